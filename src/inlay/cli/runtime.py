@@ -1,0 +1,110 @@
+"""The process environment that CPU work needs, set before the process starts to work: it replaces itself once.
+
+It decides, on Linux, three things that can only be set from outside a process, and overrides none that the user has set:
+
+* `GLIBC_TUNABLES`: freed memory is kept and huge pages are used. By default glibc returns every large block to the system
+  and takes a page fault for each 4 KiB of the next one.
+* `GOMP_SPINCOUNT`: how long an OpenMP thread spins at a barrier before it sleeps. By default it spins for milliseconds,
+  which starves the others as soon as a neighbour uses a core; never spinning (`OMP_WAIT_POLICY=passive`) is slower on an
+  idle machine.
+* `OMP_NUM_THREADS`: one for each physical core that this process may use, by its affinity and its control group.
+
+`INLAY_NO_REEXEC=1` leaves everything as it is. Only the entry points call `ensure_runtime`; a library import never does.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+MARK = "INLAY_RUNTIME"
+OPT_OUT = "INLAY_NO_REEXEC"
+_GIB = 1 << 30
+# Measured on 2 cores, torch 2.13; the numbers are in LOG.md. hugetlb=1 is madvise: transparent huge pages for the heap.
+TUNABLES = {
+    "glibc.malloc.mmap_threshold": str(4 * _GIB),
+    "glibc.malloc.trim_threshold": str(16 * _GIB),
+    "glibc.malloc.top_pad": str(64 << 20),
+    "glibc.malloc.hugetlb": "1",
+}
+SPIN_COUNT = "1000"
+
+
+def ensure_runtime() -> None:
+    """Replaces this process by itself with the environment above, once; returns when there is nothing to change."""
+    environment = dict(os.environ)
+    if not sys.platform.startswith("linux") or MARK in environment or environment.get(OPT_OUT, "") not in ("", "0"):
+        return
+    changes = runtime_changes(environment, glibc=_is_glibc(), cores=available_cores())
+    if not changes or not is_entry_point(sys.argv[0], sys.orig_argv):
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A system that refuses (a sandbox, a full process table) costs speed, not correctness: go on as we are.
+    with contextlib.suppress(OSError):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**environment, **changes, MARK: "1"})
+
+
+def runtime_changes(environment: Mapping[str, str], *, glibc: bool, cores: int) -> dict[str, str]:
+    """The variables to set on top of `environment`, none of them against what the user has set there."""
+    changes: dict[str, str] = {}
+    if glibc:
+        tunables = merge_tunables(environment.get("GLIBC_TUNABLES", ""))
+        if tunables != environment.get("GLIBC_TUNABLES", ""):
+            changes["GLIBC_TUNABLES"] = tunables
+    if not any(name in environment for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")):
+        changes["GOMP_SPINCOUNT"] = SPIN_COUNT
+    if "OMP_NUM_THREADS" not in environment:
+        changes["OMP_NUM_THREADS"] = str(cores)
+    return changes
+
+
+def merge_tunables(current: str) -> str:
+    """`current` (glibc's `name=value:name=value`) with those of ours that it does not name."""
+    named = {item.partition("=")[0] for item in current.split(":") if item}
+    added = [f"{name}={value}" for name, value in TUNABLES.items() if name not in named]
+    return ":".join([item for item in current.split(":") if item] + added)
+
+
+def is_entry_point(program: str, command: list[str]) -> bool:
+    """Whether this process is the installed `inlay` or `python -m inlay`, not a program that imported it."""
+    path = Path(program)
+    as_script = path.name == "inlay" and len(command) > 1 and command[1:].count("-c") == 0
+    as_module = path.name == "__main__.py" and path.parent.name == "inlay"
+    return bool(command) and (as_script or as_module)
+
+
+def available_cores(system: Path = Path("/sys"), affinity: set[int] | None = None) -> int:
+    """Physical cores that this process may use: its affinity, siblings counted once, and at most its CPU quota."""
+    if affinity is None:
+        affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    cores = set()
+    for number in affinity:
+        siblings = _read(system / f"devices/system/cpu/cpu{number}/topology/thread_siblings_list")
+        cores.add(siblings or str(number))
+    quota = _cpu_quota(system / "fs/cgroup")
+    return max(1, len(cores) if quota is None else min(len(cores), round(quota + 0.49)))
+
+
+def _cpu_quota(root: Path) -> float | None:
+    """Cores that the control group grants (version 2, then 1), or None when it sets no limit."""
+    limit = _read(root / "cpu.max").split()
+    if len(limit) == 2 and limit[0] != "max":
+        return int(limit[0]) / int(limit[1])
+    quota, period = _read(root / "cpu/cpu.cfs_quota_us"), _read(root / "cpu/cpu.cfs_period_us")
+    return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() and int(period) > 0 else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _is_glibc() -> bool:
+    try:
+        return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
+    except (AttributeError, OSError, ValueError):
+        return False

@@ -1,0 +1,342 @@
+"""Composes YAML groups and command-line overrides to a plain dictionary; Hydra does it and is not seen past this file.
+
+It decides what an override may name and refuses every other one before Hydra sees it, so that each mistake is one line
+with the full path and the nearest right name. It validates no values: that is `inlay.config.validate`'s work.
+
+An override is Hydra's: `group=choice`, `key.path=value`, `+key=value` (adds), `~key` (removes). A plain value that Hydra's
+grammar cannot read (`~/code`, `/home/josé`, `a=b`) is taken as text, and a leading `~/` as the home directory.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inlay.config.base import nearest
+from inlay.config.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+CONF_MODULE = "inlay.conf"
+MISSING = "???"
+
+
+def compose(config_name: str, overrides: Sequence[str] = (), *, module: str = CONF_MODULE) -> dict[str, Any]:
+    """The configuration `config_name` of `module`'s YAML groups with `overrides` applied, as a resolved plain dictionary.
+
+    Raises ConfigError with one line for an override that cannot be read, an unknown group, choice or key, a mandatory
+    value (`???`) that nothing gave, and an interpolation that leads nowhere.
+    """
+    from hydra import initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+
+    parsed = [(text, *_parse(text)) for text in overrides]
+    # Without the context manager's restore a second compose in one process would find Hydra initialised.
+    with initialize_config_module(module, version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        groups = _groups(loader)
+        choices = [item for item in parsed if _is_choice(item[2], groups)]
+        for text, _, override in choices:
+            _check_choice(text, override, groups)
+        known = _hydra_compose(config_name, [readable for _, readable, _ in choices], resolve=False)
+        for text, _, override in parsed:
+            if not _is_choice(override, groups):
+                _check_key(known, text, override, groups)
+                _set(known, text, override)
+        return _hydra_compose(config_name, [readable for _, readable, _ in parsed], resolve=True)
+
+
+def apply_overrides(
+    data: Mapping[str, Any], overrides: Sequence[str], *, module: str = CONF_MODULE
+) -> dict[str, Any]:
+    """A copy of `data` (such as a run's `config.yaml`) with `overrides` applied in order.
+
+    A group's name swaps the whole group for one of its files, as in `compose`. Raises ConfigError as `compose` does.
+    """
+    from hydra import initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+
+    result = _copy(data)
+    if not overrides:
+        return result
+    with initialize_config_module(module, version_base="1.3"):
+        groups = _groups(GlobalHydra.instance().config_loader())
+        for text in overrides:
+            _, override = _parse(text)
+            if "${" in text:
+                raise ConfigError(f"'{text}' refers to another key, which a configuration file does not do: give the value")
+            if not _is_choice(override, groups) or override.is_delete():
+                _check_key(result, text, override, groups)
+                _set(result, text, override)
+                continue
+            _check_choice(text, override, groups)
+            group, choice = override.key_or_group, override.value()
+            if not isinstance(choice, str) or override.package is not None or group.split("/")[0] not in result:
+                raise ConfigError(f"'{text}' cannot be chosen on top of a configuration file; give its keys one by one")
+            result.update(_hydra_compose(f"{group}/{choice}", [], resolve=True))
+    return result
+
+
+def load_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in the YAML file `path`, as plain types: no interpolation, `1e-3` is a number, dates stay text.
+
+    Raises ConfigError with one line for a missing or unreadable file, bad YAML, a duplicate key, or no mapping.
+    """
+    import yaml
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration file at '{path}'") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"'{path}' is not UTF-8 text, so not a configuration file") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration file '{path}': {error.strerror}") from None
+    try:
+        data = yaml.load(text, _yaml_loader())
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"'{path}' is not valid YAML{where}: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"'{path}' is not valid YAML: {_one_line(error)}") from None
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise ConfigError(f"'{path}' is not a configuration: expected `key: value` lines")
+    return data
+
+
+def list_groups(module: str = CONF_MODULE) -> dict[str, list[str]]:
+    """The choices of every YAML group of `module`, by group name (`model`, or `data/source` for a nested one)."""
+    from hydra import initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+
+    with initialize_config_module(module, version_base="1.3"):
+        return _groups(GlobalHydra.instance().config_loader())
+
+
+# --- reading overrides -------------------------------------------------------------------------------------------------
+
+
+def _parse(text: str) -> tuple[str, "Override"]:
+    """The override in the form Hydra reads, and parsed. Plain values outside Hydra's grammar are quoted."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    key, equals, value = text.partition("=")
+    if (not equals and not text.startswith("~")) or not key.strip("+~"):
+        raise ConfigError(f"cannot read '{text}': an override is key=value or group=choice")
+    if value.startswith("~/"):
+        value = _quote(os.path.expanduser(value))
+    parser = OverridesParser.create()
+    readable = key + equals + value
+    try:
+        override = parser.parse_override(readable)
+    except HydraException:
+        # Lists, mappings, interpolations and quoted text are Hydra's grammar: a mistake in one is reported, not quoted.
+        if not value or value[0] in "[{'\"$" or "${" in value:
+            raise ConfigError(
+                f"cannot read the value of '{text}': check its brackets and quotes, or quote it whole: {key}=\"'...'\""
+            ) from None
+        try:
+            readable = key + equals + _quote(value)
+            override = parser.parse_override(readable)
+        except HydraException:
+            raise ConfigError(
+                f"cannot read '{text}': '{key}' is no configuration key; an override is key=value or group=choice"
+            ) from None
+    if override.is_sweep_override():
+        raise ConfigError(
+            f"'{text}' lists several values: write {key}=[a,b] for a list, or quote text that holds a comma: {key}=\"'a,b'\""
+        )
+    return readable, override
+
+
+def _quote(value: str) -> str:
+    """`value` as one single-quoted text of Hydra's grammar."""
+    # There a backslash is literal, except in a run right before a quote, where each stands doubled.
+    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
+    return f"'{escaped}'"
+
+
+def _groups(loader: Any) -> dict[str, list[str]]:
+    """Every group's choices, Hydra's own and the top level (whole configurations) left out."""
+    found: dict[str, list[str]] = {}
+    waiting = [name for name in loader.list_groups("") if name != "hydra"]
+    while waiting:
+        group = waiting.pop()
+        found[group] = [name for name in loader.get_group_options(group) if name != "__init__"]
+        waiting.extend(f"{group}/{name}" for name in loader.list_groups(group) if name != "__pycache__")
+    return {group: choices for group, choices in sorted(found.items()) if choices}
+
+
+def _is_choice(override: "Override", groups: Mapping[str, list[str]]) -> bool:
+    return override.key_or_group in groups
+
+
+def _check_choice(text: str, override: "Override", groups: Mapping[str, list[str]]) -> None:
+    """Raises ConfigError when a group override names a file that the group does not have."""
+    group, value = override.key_or_group, override.value()
+    if value is None and not override.is_delete():
+        raise ConfigError(f"'{text}': a group takes one of {', '.join(groups[group])}; leave it out with ~{group}")
+    for choice in value if isinstance(value, list) else [value]:
+        if choice is not None and choice not in groups[group]:
+            raise ConfigError(f"unknown choice '{choice}' for '{group}' ({text}){nearest(str(choice), groups[group])}")
+
+
+# --- applying them to a plain dictionary -------------------------------------------------------------------------------
+
+
+def _check_key(data: Mapping[str, Any], text: str, override: "Override", groups: Mapping[str, list[str]]) -> None:
+    """Raises ConfigError when the override's key is not in `data` and the override does not add it."""
+    path = override.key_or_group.split(".")
+    current: Any = data
+    for depth, key in enumerate(path):
+        inside = (isinstance(current, Mapping) and key in current) or (
+            isinstance(current, list) and key.isdecimal() and int(key) < len(current)
+        )
+        if inside:
+            current = current[key] if isinstance(current, Mapping) else current[int(key)]
+            continue
+        if override.is_add() or override.is_force_add():
+            return
+        above = ".".join(path[:depth])
+        if isinstance(current, Mapping) and not current and above:
+            raise ConfigError(f"'{above}' has no entry '{key}' ({text}): write +{text} to add it")
+        if not isinstance(current, Mapping | list) and above:
+            raise ConfigError(
+                f"'{above}' = {current!r} has no keys inside, so '{override.key_or_group}' cannot be set ({text})"
+            )
+        raise ConfigError(f"unknown key '{override.key_or_group}' ({text}){_suggest(data, path, depth, groups)}")
+
+
+def _suggest(data: Mapping[str, Any], path: list[str], depth: int, groups: Mapping[str, list[str]]) -> str:
+    """The nearest right name: a sibling, then the same last name elsewhere, then any path; else what is allowed here."""
+    siblings: Any = data
+    for key in path[:depth]:
+        siblings = siblings[int(key)] if isinstance(siblings, list) else siblings[key]
+    names = list(siblings) if isinstance(siblings, Mapping) else [str(index) for index in range(len(siblings))]
+    if depth == 0:
+        names += [group for group in groups if group not in names]
+    close = difflib.get_close_matches(path[depth], names, n=1, cutoff=0.6)
+    every = list(_paths(data))
+    if close:
+        candidate = ".".join([*path[:depth], close[0], *path[depth + 1 :]])
+        if candidate in every or candidate in groups:
+            return f"; did you mean '{candidate}'?"
+        return f"; did you mean '{'.'.join([*path[:depth], close[0]])}'?"
+    dotted = ".".join(path)
+    same_name = [name for name in every if name.rsplit(".", 1)[-1] == path[-1]]
+    if same_name:
+        return f"; did you mean '{max(same_name, key=lambda name: _likeness(name, dotted))}'?"
+    elsewhere = [name for name in every if not dotted.startswith(f"{name}.")]
+    close = difflib.get_close_matches(dotted, elsewhere, n=1, cutoff=0.7)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; allowed here: {', '.join(sorted(map(str, names)))}" if names else ""
+
+
+def _likeness(a: str, b: str) -> float:
+    return difflib.SequenceMatcher(None, a, b).ratio()
+
+
+def _paths(data: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted path of a nested dictionary."""
+    if isinstance(data, Mapping):
+        for key, value in data.items():
+            yield f"{prefix}{key}"
+            yield from _paths(value, f"{prefix}{key}.")
+
+
+def _set(data: dict[str, Any], text: str, override: "Override") -> None:
+    """Sets, adds or deletes the override's key in `data`."""
+    path = override.key_or_group.split(".")
+    current: Any = data
+    for key in path[:-1]:
+        if isinstance(current, list):
+            current = current[int(key)]
+        elif isinstance(current, dict):
+            if current.get(key) is None:
+                current[key] = {}
+            current = current[key]
+    last: str | int = path[-1]
+    if isinstance(current, list):
+        if not path[-1].isdecimal() or int(path[-1]) >= len(current):
+            raise ConfigError(f"'{'.'.join(path[:-1])}' is a list of {len(current)} ({text}): give the whole list")
+        last = int(path[-1])
+    elif not isinstance(current, dict):
+        raise ConfigError(f"'{'.'.join(path[:-1])}' = {current!r} has no keys inside ({text})")
+    if override.is_delete():
+        del current[last]
+        return
+    value = override.value()
+    old = current.get(last) if isinstance(current, dict) else None
+    current[last] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+
+
+def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """`old` with the entries of `new`, mapping by mapping, as Hydra merges a mapping given for a key."""
+    result = dict(old)
+    for key, value in new.items():
+        before = result.get(key)
+        result[key] = _merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(inner) for key, inner in value.items()}
+    return [_copy(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+# --- Hydra and YAML ----------------------------------------------------------------------------------------------------
+
+
+def _hydra_compose(config_name: str, overrides: list[str], resolve: bool) -> dict[str, Any]:
+    from hydra import compose as hydra_compose
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+    try:
+        composed = hydra_compose(config_name, overrides=overrides)
+        data = OmegaConf.to_container(composed, resolve=resolve, throw_on_missing=resolve)
+    except MissingMandatoryValue as error:
+        key = getattr(error, "full_key", None) or _one_line(error)
+        raise ConfigError(f"'{key}' has no default: give it as {key}=...") from None
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"cannot compose '{config_name}': {_one_line(error)}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"cannot compose '{config_name}': it is not a mapping")
+    return {str(key): value for key, value in data.items()}
+
+
+def _one_line(error: BaseException) -> str:
+    lines = (line.strip() for line in str(error).splitlines())
+    return "; ".join(line.rstrip(".;") for line in lines if line and not line.startswith(("See http", "object_type=")))
+
+
+def _yaml_loader() -> Any:
+    """A safe YAML loader that rejects duplicate keys, reads `1e-3` as a number and leaves dates as text."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            seen: set[Any] = set()
+            for key_node, _ in node.value:
+                key = self.construct_object(key_node, deep=True)
+                if isinstance(key, str) and key in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"duplicate key '{key}'", key_node.start_mark)
+                seen.add(key if isinstance(key, str) else id(key_node))
+            return super().construct_mapping(node, deep=deep)
+
+    # YAML 1.1, which PyYAML follows, wants a dot in every float and turns 2026-01-01 into a date object.
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    number = re.compile(r"^[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789."))
+    return Loader

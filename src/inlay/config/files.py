@@ -1,0 +1,73 @@
+"""Writing files so that a kill or a full disk never leaves half of one, and saying disk errors in one line.
+
+Every file that a reader may open while it is being written goes through `write_atomic`; longer writes (folders, streams)
+use `disk_errors` for the message and their own temporary name. It refuses nothing but what the disk refuses.
+"""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from inlay.config.errors import BadInput, InlayError
+
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+
+
+def write_atomic(path: str | Path, content: bytes | str) -> None:
+    """Writes `content` (text as UTF-8) to `path`: a reader sees the old file or the new one, also after a power cut.
+
+    Missing parent folders are made. Raises InlayError with one line when the disk is full, BadInput when the path cannot
+    be written at all.
+    """
+    target = Path(path)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(target.parent)
+
+
+def sync_folder(folder: str | Path) -> None:
+    """Makes renames inside `folder` survive a power cut, where the system can do that."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot sync a folder; the rename itself is still atomic there.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def disk_errors(path: str | Path) -> Iterator[None]:
+    """Turns an OSError inside the block into one line that names `path`: a full disk, no permission, or the rest."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(path, error) from error
+
+
+def disk_error(path: str | Path, error: OSError) -> InlayError:
+    """The one-line error for `error` while writing `path`."""
+    if error.errno in _FULL:
+        return InlayError(f"cannot write '{path}': {_FULL[error.errno]}; free some space or choose another place (out=DIR)")
+    reason = (error.strerror or str(error)).lower()
+    if error.errno in _REFUSED:
+        return BadInput(f"cannot write '{path}': {reason}; choose another place (out=DIR)")
+    return InlayError(f"cannot write '{path}': {reason}")

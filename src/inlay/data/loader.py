@@ -1,0 +1,168 @@
+"""The loader: batches of rows in a fixed global order, whose whole state is {epoch, row}.
+
+Global batch b takes the next `rows` rows of the endless sequence epoch 0, epoch 1, ...; a batch may span a border. Rank r
+of w takes rows r, r + w, ... of each batch, so the global stream is the same on any number of ranks. Worker processes only
+compute rows ahead of time; they hold no state, and their number changes nothing but speed.
+"""
+
+import multiprocessing
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import Field
+
+from inlay.config import BadInput, Config
+from inlay.data.plan import Plan, plan_epoch
+from inlay.data.rows import Row, RowMaker
+from inlay.fim.format import FimFormat
+from inlay.fim.transform import FimConfig, Transform
+from inlay.text.store import TokenStore
+
+
+class LoaderState(Config):
+    """Where the stream stands: the next row to be read, and the store it is read from."""
+
+    epoch: int = Field(0, ge=0)
+    row: int = Field(0, ge=0)
+    store: str = ""
+    """Hash of the store's manifest; resuming on another store is refused."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows stacked: every array [B, T]. `after` is the loader's state once this batch is consumed."""
+
+    tokens: np.ndarray
+    targets: np.ndarray
+    positions: np.ndarray
+    weights: np.ndarray
+    kinds: np.ndarray
+    regions: np.ndarray
+    after: LoaderState
+
+
+class Rows:
+    """Random access to the rows of one split, planning each epoch once. Picklable, so workers can own one."""
+
+    def __init__(self, store: str, split: str, fim: FimConfig, length: int, seed: int) -> None:
+        self._arguments = (store, split, fim, length, seed)
+        opened = TokenStore.open(store, verify=False)
+        self.store_hash = opened.hash
+        transform = Transform(fim, FimFormat.load(fim.family, opened.tokenizer))
+        self.split = opened.split(split)
+        if self.split.token_count == 0:
+            raise BadInput(f"the {split} split of {store} is empty; prepare it from more source files")
+        if length < 4 * Transform.RESERVE:
+            raise BadInput(f"rows of {length} tokens are too short for the sentinels; use at least {4 * Transform.RESERVE}")
+        self.maker = RowMaker(self.split, transform, length, seed)
+        self._plans: dict[int, Plan] = {}
+
+    def __reduce__(self) -> tuple[type["Rows"], tuple[str, str, FimConfig, int, int]]:
+        return type(self), self._arguments
+
+    def plan(self, epoch: int) -> Plan:
+        """The plan of an epoch; the newest two are kept."""
+        if epoch not in self._plans:
+            if len(self._plans) > 1:
+                del self._plans[min(self._plans)]
+            self._plans[epoch] = plan_epoch(
+                self.split, self.maker.transform.format.starts_character, self.maker.length, self.maker.seed, epoch
+            )
+        return self._plans[epoch]
+
+    def row(self, epoch: int, row: int) -> Row:
+        """One row's arrays."""
+        return self.maker.row(self.plan(epoch), epoch, row)
+
+    def advance(self, state: LoaderState, count: int) -> tuple[list[tuple[int, int]], LoaderState]:
+        """The next `count` (epoch, row) pairs after `state`, and the state behind them."""
+        epoch, row, pairs = state.epoch, state.row, []
+        while len(pairs) < count:
+            total = self.plan(epoch).row_count
+            taken = min(count - len(pairs), total - row)
+            pairs += [(epoch, number) for number in range(row, row + taken)]
+            row += taken
+            if row >= total:
+                epoch, row = epoch + 1, 0
+        return pairs, LoaderState(epoch=epoch, row=row, store=self.store_hash)
+
+
+class Loader:
+    """Iterates batches for one rank from a state on. Close it (or use `with`) to end its workers."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        rows_per_batch: int,
+        state: LoaderState | None = None,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+    ) -> None:
+        """`rows_per_batch` counts the rows of the global batch, over all ranks. Raises BadInput on another store."""
+        if rows_per_batch % world:
+            raise BadInput(f"{rows_per_batch} rows a batch cannot be shared by {world} ranks evenly")
+        state = state or LoaderState()
+        if state.store and state.store != rows.store_hash:
+            raise BadInput("the store is not the one this run was trained on; give the original data.path")
+        self._rows = rows
+        self._per_batch = rows_per_batch
+        self._state = state
+        self._rank, self._world = rank, world
+        self._pool: ProcessPoolExecutor | None = None
+        self._ahead: deque[tuple[Future[list[Row]], LoaderState]] = deque()
+        self._depth = 2 * workers
+        if workers:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(rows,))
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._pool is None:
+            pairs, self._state = self._next_pairs()
+            return stack([self._rows.row(*pair) for pair in pairs], self._state)
+        while len(self._ahead) < self._depth:
+            pairs, self._state = self._next_pairs()
+            self._ahead.append((self._pool.submit(_make_rows, pairs), self._state))
+        future, after = self._ahead.popleft()
+        return stack(future.result(), after)
+
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the worker processes."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _next_pairs(self) -> tuple[list[tuple[int, int]], LoaderState]:
+        pairs, after = self._rows.advance(self._state, self._per_batch)
+        return pairs[self._rank :: self._world], after
+
+
+def stack(rows: list[Row], after: LoaderState) -> Batch:
+    """Rows to one batch."""
+    names = ("tokens", "targets", "positions", "weights", "kinds", "regions")
+    return Batch(**{name: np.stack([getattr(row, name) for row in rows]) for name in names}, after=after)
+
+
+_worker_rows: Rows | None = None  # set once in each worker process; a process pool has no other place for it
+
+
+def _start_worker(rows: Rows) -> None:
+    global _worker_rows
+    _worker_rows = rows
+
+
+def _make_rows(pairs: list[tuple[int, int]]) -> list[Row]:
+    if _worker_rows is None:
+        raise RuntimeError("the worker was not started with its rows")
+    return [_worker_rows.row(*pair) for pair in pairs]

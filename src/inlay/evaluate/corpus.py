@@ -1,0 +1,77 @@
+"""Where evaluation takes documents from: the held-out split of the run's own token store, or a folder or file you name.
+
+It refuses a store whose documents were tokenized otherwise than the model's, and a path without any readable text.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import xxhash
+
+from inlay.config import BadInput
+from inlay.evaluate.task import Corpus, SourceDocument
+from inlay.text.document import content_id, language_of
+from inlay.text.source import Drops, Skipped, read_text
+from inlay.text.sources.folder import FolderSource
+from inlay.text.store import StoreSplit, TokenStore
+
+FILE_BYTES = 16_000_000
+"""A single file named by the user is read up to this size."""
+
+
+def held_out(store: TokenStore, split: str = "validation") -> Corpus:
+    """The documents of a store's held-out split."""
+    if split not in store.splits:
+        raise BadInput(f"the store has no split '{split}'; it has {', '.join(store.splits)}")
+    return of_split(store.split(split), f"{split} split of the run's store")
+
+
+def of_split(part: StoreSplit, source: str) -> Corpus:
+    """The documents of one split."""
+
+    def read(index: int) -> SourceDocument:
+        info = part.document(index)
+        return SourceDocument(info.id, info.path, info.language, part.text(index))
+
+    ids = tuple(part.document(index).id for index in range(part.document_count))
+    return Corpus(source, _hash(ids), ids, read)
+
+
+def open_path(data: str | Path) -> Corpus:
+    """The documents of a folder (read as training would read it: .gitignore, binaries and so on) or of one file.
+
+    Raises BadInput when the path does not exist or nothing in it can be read as text.
+    """
+    path = Path(data)
+    if not path.exists():
+        raise BadInput(f"no such file or folder to evaluate on: {data}")
+    documents = _folder(path) if path.is_dir() else [_file(path)]
+    return of_documents(documents, str(data))
+
+
+def of_documents(documents: Sequence[SourceDocument], source: str) -> Corpus:
+    """A corpus of given documents, equal texts once."""
+    unique = list({document.id: document for document in documents}.values())
+    ids = tuple(document.id for document in unique)
+    return Corpus(source, _hash(ids), ids, unique.__getitem__)
+
+
+def _folder(path: Path) -> list[SourceDocument]:
+    dropped = Drops()
+    source = FolderSource(path=str(path))
+    found = [SourceDocument(item.id, item.path, item.language, item.text) for item in source.documents(dropped)]
+    if not found:
+        raise BadInput(f"no readable source file in {path}: left out {dropped.summary()}")
+    return found
+
+
+def _file(path: Path) -> SourceDocument:
+    try:
+        text = read_text(path, FILE_BYTES)
+    except Skipped as reason:
+        raise BadInput(f"cannot evaluate on {path}: {reason}") from None
+    return SourceDocument(content_id(text), path.name, language_of(path.name), text)
+
+
+def _hash(ids: Sequence[str]) -> str:
+    return xxhash.xxh3_128_hexdigest("\n".join(sorted(ids)).encode())

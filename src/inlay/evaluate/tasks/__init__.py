@@ -1,0 +1,1 @@
+"""One file a task; `inlay.evaluate.task.tasks` finds them."""

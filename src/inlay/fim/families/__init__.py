@@ -1,0 +1,1 @@
+"""One file a family; `inlay.fim.family.families` finds them."""

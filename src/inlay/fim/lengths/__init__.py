@@ -1,0 +1,1 @@
+"""One file a law; `inlay.fim.length.lengths` finds them."""

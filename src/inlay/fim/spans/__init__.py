@@ -1,0 +1,1 @@
+"""One file a strategy; `inlay.fim.span.strategies` finds them."""

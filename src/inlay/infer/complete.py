@@ -1,0 +1,110 @@
+"""One completion at a cursor: text before and after it in, the insertion out.
+
+It decides how much of the surroundings the model sees (see `inlay.infer.prompt`) and refuses an order that the run's
+format does not have. What is inserted is the model's raw text up to where it stopped: nothing is stripped.
+"""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from inlay.config import validate
+from inlay.fim.family import Order
+from inlay.infer.engine import Engine, Stopped
+from inlay.infer.open import DtypeName, Opened, open_model
+from inlay.infer.prompt import fit, prompt_of
+from inlay.infer.sampling import SamplingConfig
+from inlay.infer.session import Session
+
+
+class CompleteConfig(SamplingConfig):
+    """How a completion is made."""
+
+    order: Order | None = None
+    """Layout of the prompt; None takes spm where the model was trained in it (it makes keystrokes cheap), else the first
+    order it was trained in."""
+    max_tokens: int = Field(64, ge=1)
+    """Budget of text tokens; a completion that reaches it says so in `stopped`."""
+    deadline_seconds: float | None = Field(None, gt=0.0)
+    """Time after which the completion ends with what it has; None waits."""
+    dtype: DtypeName = "float32"
+    """Number format of the weights: float32, bfloat16, or auto."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """An insertion and how it came about."""
+
+    text: str
+    stopped: Stopped
+    tokens: int
+    """Text tokens generated."""
+    logprob: float
+    """Of the text, and of the terminator when it ended there; nats."""
+    eot_logprob: float
+    """Of the terminator at the end of the text; nats."""
+    seconds: float
+    """From the request to the text, without opening the model."""
+    order: Order
+    prompt_tokens: int
+    reused_tokens: int
+    """Prompt tokens taken from the session's cache."""
+    trimmed: bool
+    """Whether the far ends of the surroundings did not fit."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The completion as plain JSON types."""
+        return asdict(self)
+
+
+class Completer:
+    """Completions with one opened model; the K/V cache is kept from one to the next."""
+
+    def __init__(self, opened: Opened) -> None:
+        self.opened = opened
+        self._session = Session(Engine(opened))
+
+    def complete(self, prefix: str, suffix: str, config: CompleteConfig | None = None) -> Completion:
+        """The insertion between `prefix` and `suffix`. Raises BadInput when the budget leaves no room for a prompt."""
+        config = config or CompleteConfig()
+        started = time.monotonic()
+        fim_format = self.opened.fim_format
+        room = self.opened.sequence_length - config.max_tokens - fim_format.OVERHEAD
+        context = fit(prefix, suffix, room, self.opened.tokenizer)
+        order = config.order or self.opened.orders[0]
+        prompt = prompt_of(context, order, fim_format)
+        result = self._session.generate(
+            prompt,
+            max_tokens=config.max_tokens,
+            sampling=config,
+            deadline=None if config.deadline_seconds is None else started + config.deadline_seconds,
+        )
+        generation = result.generation
+        return Completion(
+            text=generation.text,
+            stopped=generation.stopped,
+            tokens=len(generation.ids),
+            logprob=generation.logprob,
+            eot_logprob=generation.eot_logprob,
+            seconds=time.monotonic() - started,
+            order=order,
+            prompt_tokens=len(prompt),
+            reused_tokens=result.reused,
+            trimmed=context.trimmed,
+        )
+
+
+def complete(
+    target: str | Path, prefix: str, suffix: str, config: CompleteConfig | None = None, **options: Any
+) -> Completion:
+    """Opens `target` (a run directory or a checkpoint) and completes between `prefix` and `suffix` once.
+
+    `options` are fields of CompleteConfig and go over `config`: `complete(run, "def f(", "):", max_tokens=16)`. Raises
+    BadInput for a bad target or option, InlayError for damaged files.
+    """
+    merged = {**(config or CompleteConfig()).to_dict(), **options}
+    checked = validate(CompleteConfig, merged, where="complete")
+    return Completer(open_model(target, dtype=checked.dtype)).complete(prefix, suffix, checked)

@@ -1,0 +1,207 @@
+"""Opens what a run left behind: its weights, its tokenizer and its FIM format, ready to generate.
+
+It decides which checkpoint counts: the newest one that is complete and whose weights match their recorded hash. A damaged
+one is skipped with a line on standard error and the one before it is taken. It refuses a folder that is neither a run nor
+one of a run's checkpoints, and a run without any readable checkpoint.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+import xxhash
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from inlay.config import BadInput, InlayError, validate
+from inlay.config.run_dir import RunDir
+from inlay.fim.family import Order
+from inlay.fim.format import FimFormat
+from inlay.model import ModelConfig, Transformer, build
+from inlay.text.tokenizer import Tokenizer
+
+DtypeName = Literal["auto", "float32", "bfloat16"]
+"""`auto`: bfloat16 where it was measured to be faster (a GPU, or a CPU with bf16 units and 10M parameters or more)."""
+
+BFLOAT16_PAYS_FROM = 10_000_000
+"""Non-embedding parameters from which one-row decoding in bf16 beats fp32 on a CPU (267 against 208 tokens/s at 10M, but
+575 against 630 at 3M)."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model that can generate, and all that identifies it."""
+
+    model: Transformer
+    tokenizer: Tokenizer
+    fim_format: FimFormat
+    config: dict[str, Any]
+    """The run's resolved configuration (plain JSON types)."""
+    weights_hash: str
+    """xxh3_128 of the weights file, hexadecimal."""
+    step: int
+    sequence_length: int
+    """Tokens of context that the model was trained on: prompt and completion together must fit in it."""
+    orders: tuple[Order, ...]
+    """The orders it was trained in, SPM version 1 first where it is among them."""
+    run: Path | None = None
+    """The run directory; None for a model in memory."""
+    checkpoint: Path | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are in."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a report needs to say which model this is, as plain JSON types."""
+        return {
+            "run": None if self.run is None else self.run.resolve().name,
+            "step": self.step,
+            "weights_hash": self.weights_hash,
+            "tokenizer_hash": self.tokenizer.hash,
+            "format": self.fim_format.name,
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "sequence_length": self.sequence_length,
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+
+def open_model(target: str | Path, device: str | None = None, dtype: DtypeName = "float32") -> Opened:
+    """Opens a run directory (its newest good checkpoint) or one checkpoint folder `RUN/checkpoints/step-N`.
+
+    `device`: a torch device; None takes the GPU when there is one. `dtype`: see `DtypeName`. Raises BadInput when
+    `target` is neither (exit status 2), InlayError when its files are damaged (exit status 1).
+    """
+    run, checkpoints = _checkpoints(Path(target))
+    config = run.load_config()
+    family, orders, sequence_length = _context(config, str(run.config_file))
+    tokenizer = Tokenizer.load(run.tokenizer)
+    checkpoint, record, weights, weights_hash = _newest_good(run, checkpoints)
+    model = build(validate(ModelConfig, record["model"], where=str(checkpoint)), int(record["vocab_size"]))
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InlayError(f"the weights in {checkpoint} do not fit the model they record: {reason[:200]}") from None
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    number_format = _dtype(dtype, place, model)
+    model = model.to(device=place, dtype=number_format).eval().requires_grad_(False)
+    model.compute_dtype = number_format
+    return Opened(
+        model=model,
+        tokenizer=tokenizer,
+        fim_format=FimFormat.load(family, tokenizer),
+        config=config,
+        weights_hash=weights_hash,
+        step=int(record["step"]),
+        sequence_length=sequence_length,
+        orders=orders,
+        run=run.path,
+        checkpoint=checkpoint,
+    )
+
+
+def in_memory(
+    model: Transformer, tokenizer: Tokenizer, config: dict[str, Any], step: int, weights_hash: str = ""
+) -> Opened:
+    """A model that is already there (in training, say) as `open_model` would give it; it is used as it is.
+
+    `config` is the run's resolved configuration. Raises BadInput when that is no training run's.
+    """
+    family, orders, sequence_length = _context(config, "the run's configuration")
+    fim_format = FimFormat.load(family, tokenizer)
+    return Opened(model, tokenizer, fim_format, config, weights_hash, step, sequence_length, orders)
+
+
+def _checkpoints(path: Path) -> tuple[RunDir, list[Path]]:
+    """The run that `path` names or belongs to, and its candidate checkpoints, newest first."""
+    if (path / "checkpoint.json").is_file():
+        # A checkpoint knows its weights; the tokenizer and the format belong to its run, two folders up.
+        return RunDir.open(path.resolve().parent.parent), [path]
+    run = RunDir.open(path)
+    steps = run.steps()
+    if not steps:
+        raise BadInput(f"'{path}' has no checkpoint yet: go on training it with `inlay train resume={path}`")
+    return run, [run.checkpoint(step) for step in reversed(steps)]
+
+
+def _context(config: dict[str, Any], where: str) -> tuple[str, tuple[Order, ...], int]:
+    """The format family's name, the orders and the context length that a run was trained with."""
+    try:
+        fim = config["fim"]
+        shares: dict[Order, float] = fim["orders"]
+        orders = sorted((order for order, share in shares.items() if share > 0), key=lambda order: order != "spm")
+        return str(fim["family"]), tuple(orders), int(config["train"]["sequence_length"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise BadInput(
+            f"{where} is not that of a training run: it needs fim.family, fim.orders and train.sequence_length"
+        ) from None
+
+
+def _newest_good(run: RunDir, checkpoints: list[Path]) -> tuple[Path, dict[str, Any], dict[str, torch.Tensor], str]:
+    for position, checkpoint in enumerate(checkpoints):
+        try:
+            return checkpoint, *_read(checkpoint)
+        except InlayError as error:
+            if position + 1 < len(checkpoints):
+                following = checkpoints[position + 1].name
+                print(f"inlay: skipped {checkpoint}: {error}; taking {following}", file=sys.stderr)
+            elif len(checkpoints) == 1:
+                raise InlayError(f"cannot read {checkpoint}: {error}") from None
+            else:
+                raise InlayError(f"none of the {len(checkpoints)} checkpoints in {run} can be read; the last: {error}") from None
+    raise AssertionError("unreachable: a run has at least one candidate checkpoint")
+
+
+def _read(checkpoint: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], str]:
+    """One checkpoint's record, weights and their hash. Raises InlayError that says what is wrong with it."""
+    record_file, weights_file = checkpoint / "checkpoint.json", checkpoint / "weights.safetensors"
+    try:
+        record = json.loads(record_file.read_text(encoding="utf-8"))
+        expected = record["hashes"]["weights.safetensors"]
+        complete = bool(record["complete"]) and {"model", "vocab_size", "step"} <= record.keys()
+    except FileNotFoundError:
+        raise InlayError("it has no checkpoint.json: it was never finished") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InlayError(f"its checkpoint.json is damaged ({type(error).__name__})") from None
+    if not complete:
+        raise InlayError("it was never finished")
+    try:
+        found = xxhash.xxh3_128()
+        with weights_file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                found.update(block)
+        if found.hexdigest() != expected:
+            raise InlayError("weights.safetensors does not match its recorded hash: a byte has changed")
+        return record, load_file(weights_file), expected
+    except (OSError, SafetensorError) as error:
+        raise InlayError(f"weights.safetensors cannot be read ({type(error).__name__})") from None
+
+
+def _dtype(name: DtypeName, device: torch.device, model: torch.nn.Module) -> torch.dtype:
+    if name not in get_args(DtypeName):
+        raise BadInput(f"unknown dtype '{name}'; allowed: {', '.join(get_args(DtypeName))}")
+    if name == "auto":
+        count = sum(p.numel() for key, p in model.named_parameters() if "embed" not in key and "head" not in key)
+        pays = device.type != "cpu" or (count >= BFLOAT16_PAYS_FROM and _has_bfloat16_units())
+        return torch.bfloat16 if pays else torch.float32
+    return torch.float32 if name == "float32" else torch.bfloat16
+
+
+def _has_bfloat16_units() -> bool:
+    """Whether this CPU multiplies bf16 natively. Elsewhere than on Linux nothing says so, and fp32 is kept."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16 "))

@@ -1,0 +1,1 @@
+"""One file a mixer; `inlay.model.mixer.mixers` finds them."""

@@ -1,0 +1,1 @@
+"""One file a kind; `inlay.model.mlp.mlps` finds them."""

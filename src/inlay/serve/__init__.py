@@ -1,0 +1,1 @@
+"""The HTTP server for editors: one module per dialect, and the playground page."""

@@ -1,0 +1,1 @@
+"""Where a tokenizer comes from: one file per kind."""

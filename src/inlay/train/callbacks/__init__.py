@@ -1,0 +1,1 @@
+"""One file a callback; `inlay.train.callback.callbacks` finds them."""

@@ -1,0 +1,53 @@
+"""metrics.jsonl: one object a line for everything that is logged. Always on in the shipped configuration."""
+
+import json
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+from inlay.config.files import disk_errors, write_atomic
+from inlay.train.callback import Callback, CallbackConfig, callbacks
+
+if TYPE_CHECKING:
+    from inlay.train.trainer import Trainer
+
+
+@callbacks.register
+class MetricsConfig(CallbackConfig):
+    """Appends to the run's metrics.jsonl."""
+
+    kind: Literal["metrics"] = "metrics"
+
+    def build(self) -> "Metrics":
+        return Metrics()
+
+
+class Metrics(Callback):
+    """A resumed run first drops the lines behind the step it resumes from, so that every step stands there once."""
+
+    def __init__(self) -> None:
+        self._file: TextIO | None = None
+
+    def start(self, trainer: "Trainer") -> None:
+        path = trainer.run.metrics_file
+        if path.exists():
+            kept = []
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    if json.loads(line)["step"] <= trainer.step:
+                        kept.append(line + "\n")
+                except (ValueError, KeyError, TypeError):
+                    continue  # a kill may have left half a line at the end
+            write_atomic(path, "".join(kept))
+        with disk_errors(path):
+            self._file = path.open("a", encoding="utf-8")
+
+    def record(self, trainer: "Trainer", values: dict[str, Any]) -> None:
+        if self._file is None:
+            return
+        with disk_errors(trainer.run.metrics_file):
+            self._file.write(json.dumps(values) + "\n")
+            self._file.flush()
+
+    def finish(self, trainer: "Trainer", completed: bool) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None

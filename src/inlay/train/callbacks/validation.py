@@ -1,0 +1,51 @@
+"""Validation loss by kind on a fixed set of held-out rows: left-to-right, and each order as a whole and on its middles."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from inlay.train.callback import Callback, CallbackConfig, callbacks
+from inlay.train.validate import Validator
+
+if TYPE_CHECKING:
+    from inlay.train.trainer import Trainer
+
+
+@callbacks.register
+class ValidationConfig(CallbackConfig):
+    """Measures `evaluations` times, evenly over the run's tokens, and at its end."""
+
+    kind: Literal["validation"] = "validation"
+    evaluations: int = Field(8, ge=1)
+    rows: int = Field(24, ge=1)
+    """Held-out rows per kind."""
+
+    def build(self) -> "Validation":
+        return Validation(self)
+
+
+class Validation(Callback):
+    """The callback of ValidationConfig."""
+
+    def __init__(self, config: ValidationConfig) -> None:
+        self._config = config
+        self._validator: Validator | None = None
+
+    def start(self, trainer: "Trainer") -> None:
+        self._validator = Validator(trainer.config, self._config.rows)
+        if trainer.step == 0:
+            self._measure(trainer)
+
+    def step(self, trainer: "Trainer") -> None:
+        # Without a plan (a time budget before its warm-up) only the start and what comes after are measured.
+        total = trainer.total_steps
+        if total is not None and (
+            trainer.step == total
+            or trainer.step * self._config.evaluations // total > (trainer.step - 1) * self._config.evaluations // total
+        ):
+            self._measure(trainer)
+
+    def _measure(self, trainer: "Trainer") -> None:
+        if self._validator is not None:
+            trainer.phase("validation")
+            trainer.log(self._validator.measure(trainer.model))

@@ -1,0 +1,72 @@
+"""The whole configuration of a training run: what `config.yaml` of a run directory holds."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from inlay.config import Config
+from inlay.fim.transform import FimConfig
+from inlay.model.config import ModelConfig
+from inlay.train.callback import callbacks
+from inlay.train.optimizer import optimizers
+from inlay.train.schedule import schedules
+
+
+class DataConfig(Config):
+    """Where rows come from."""
+
+    path: str
+    """Token store that `inlay prepare` wrote."""
+    workers: int = Field(0, ge=0)
+    """Processes that make rows ahead of time; 0 makes them in line (about 1 % of a step on a CPU)."""
+
+
+class TrainConfig(Config):
+    """The loop. Give exactly one of steps, tokens and minutes."""
+
+    steps: int | None = Field(None, ge=1)
+    tokens: int | None = Field(None, ge=1)
+    """Row slots to train on; rounded up to whole steps."""
+    minutes: float | None = Field(None, gt=0.0)
+    """Training time; turned into steps once, after warm-up, and recorded, so that such a run resumes exactly too."""
+    sequence_length: int = Field(512, ge=32)
+    """Slots of a row (T)."""
+    rows: int = Field(8, ge=1)
+    """Rows of a step, over all micro-batches."""
+    accumulation: int = Field(1, ge=1)
+    """Micro-batches of a step; `rows` is divided among them."""
+    clip: float | None = Field(1.0, gt=0.0)
+    """Largest global gradient norm; null does not clip."""
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    """Type of activations. Master weights, norm statistics, softmax sums and the loss are fp32 in either case."""
+    compile: bool = True
+    """Compile with torch.compile; without a C++ compiler the run goes on eagerly, with a line that says so."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainConfig":
+        given = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
+        if len(given) != 1:
+            what = f"{' and '.join(given)} are both given; set all but one to null" if given else "none is given"
+            raise ValueError(f"give exactly one of steps, tokens and minutes: {what}")
+        if self.rows % self.accumulation:
+            raise ValueError(f"rows {self.rows} is not a multiple of accumulation {self.accumulation}")
+        return self
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Row slots of one optimizer step."""
+        return self.rows * self.sequence_length
+
+
+class TrainRun(Config):
+    """One training run."""
+
+    seed: int = Field(0, ge=0)
+    data: DataConfig
+    fim: FimConfig
+    model: ModelConfig
+    optim: optimizers.union()  # type: ignore[valid-type]
+    schedule: schedules.union()  # type: ignore[valid-type]
+    train: TrainConfig
+    callbacks: dict[str, callbacks.union()]  # type: ignore[valid-type]
+    """Callbacks by a name of your choice; null takes one of the defaults away."""

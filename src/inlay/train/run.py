@@ -1,0 +1,34 @@
+"""The two entries of training: a new run and a resumed one."""
+
+import shutil
+from collections.abc import Sequence
+
+from inlay.config import BadInput, validate
+from inlay.config.run_dir import RunDir
+from inlay.text.store import TokenStore
+from inlay.train.config import TrainRun
+from inlay.train.trainer import Trainer
+
+
+def train(config: TrainRun, out: str | None = None) -> RunDir:
+    """Trains a new run into `out` (default runs/train-DATE-TIME). Raises BadInput when it exists; see `Trainer`."""
+    store = TokenStore.open(config.data.path)
+    run = RunDir.create(out, config)
+    shutil.copytree(store.path / "tokenizer", run.tokenizer)
+    Trainer(config, run).run_to_end()
+    return run
+
+
+def resume(path: str, overrides: Sequence[str] = ()) -> RunDir:
+    """Goes on with a run from its newest undamaged checkpoint, with the configuration that is in it."""
+    if overrides:
+        raise BadInput(f"a resumed run keeps its configuration; to change it start a new one: {' '.join(overrides)}")
+    run = RunDir.open(path)
+    config = validate(TrainRun, run.load_config(), where=str(run.config_file))
+    TokenStore.open(config.data.path)
+    trainer = Trainer(config, run)
+    trainer.load()
+    if trainer.total_steps is not None and trainer.step >= trainer.total_steps:
+        raise BadInput(f"the run {path} is complete: {trainer.step} of {trainer.total_steps} steps")
+    trainer.run_to_end()
+    return run

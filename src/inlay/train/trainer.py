@@ -1,0 +1,280 @@
+"""The loop. Its state is: weights, optimizer state, step, tokens, loader counters, the planned number of steps, seconds.
+
+Nothing else decides a step, so a run that was killed and resumed has the same weights, bit for bit on a CPU, as one that
+never stopped. Callbacks watch; the loop alone changes weights. A time budget is turned into a number of steps once, after
+a few timed steps inside the warmup (whose rates do not depend on the total), and recorded.
+"""
+
+import contextlib
+import math
+import signal
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+from inlay.config import BadInput, InlayError
+from inlay.config.run_dir import RunDir
+from inlay.data.loader import Batch, Loader, LoaderState, Rows
+from inlay.fim.format import Kind, Region
+from inlay.model import build, checkpoint
+from inlay.model.transformer import BlockCall
+from inlay.train.compiler import why_not_compiled
+from inlay.train.config import TrainRun
+from inlay.train.loss import chunk_step, cross_entropy
+
+TIMED_STEPS = 8
+"""Steps that are timed to turn minutes into steps; the first one after compiling is not among them."""
+LOG_EVERY = 10
+
+
+class Interrupted(InlayError):
+    """The run was asked to stop and has saved itself."""
+
+    exit_status = 130
+
+
+class Trainer:
+    """One run in one process. Use `run_to_end`."""
+
+    def __init__(self, config: TrainRun, run: RunDir) -> None:
+        self.config = config
+        self.run = run
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.rows = Rows(config.data.path, "train", config.fim, config.train.sequence_length, config.seed)
+        self.tokenizer = self.rows.maker.transform.format.tokenizer
+        # A few more rows than tokens keep the head's matmul on even tiles.
+        self.vocab_size = math.ceil(self.tokenizer.vocab_size / 64) * 64
+        self.model = build(config.model, self.vocab_size, seed=config.seed).to(self.device)
+        self.model.compute_dtype = getattr(torch, config.train.precision)
+        self.optimizer = config.optim.build(self.model)
+        self.step = 0
+        self.tokens = 0
+        self.seconds = 0.0
+        self.loader_state = LoaderState(store=self.rows.store_hash)
+        self.total_steps = self._planned_steps()
+        self.callbacks = [callback.build() for callback in config.callbacks.values()]
+        self.notices: list[str] = []
+        self._blocks: Sequence[BlockCall] | None = None
+        self._chunk_step = chunk_step
+        self._asked_to_stop: int | None = None
+        self._sums: dict[str, float] = {}
+
+    # ---- the run -----------------------------------------------------------------------------------------------------
+
+    def run_to_end(self) -> None:
+        """Trains to the planned step. Raises Interrupted after SIGINT or SIGTERM, with a checkpoint saved."""
+        with self._signals():
+            for callback in self.callbacks:
+                callback.start(self)
+            self._compile()
+            completed = False
+            try:
+                self._loop()
+                completed = self.total_steps is not None and self.step >= self.total_steps
+            finally:
+                for callback in self.callbacks:
+                    callback.finish(self, completed)
+        if not completed:
+            name = signal.Signals(self._asked_to_stop or signal.SIGTERM).name
+            raise Interrupted(f"{name} at step {self.step}; go on with: inlay train resume={self.run.path}")
+
+    def _loop(self) -> None:
+        train = self.config.train
+        timed: list[float] = []
+        with Loader(self.rows, train.rows, self.loader_state, workers=self.config.data.workers) as loader:
+            began = time.monotonic()
+            before = self.seconds
+            while self.total_steps is None or self.step < self.total_steps:
+                if self._asked_to_stop is not None:
+                    return
+                started = time.monotonic()
+                batch = next(loader)
+                waited = time.monotonic() - started
+                self._train_step(batch)
+                self.step += 1
+                self.tokens += train.tokens_per_step
+                self.loader_state = batch.after
+                took = time.monotonic() - started
+                if self.total_steps is None:
+                    timed.append(took)
+                    if len(timed) > TIMED_STEPS:
+                        self._plan_from(timed[1:])
+                self.seconds = before + time.monotonic() - began
+                self._note("time", took, 1.0)
+                self._note("wait", waited, 1.0)
+                if self.step % LOG_EVERY == 0 or self.step == self.total_steps:
+                    self._log_training()
+                for callback in self.callbacks:
+                    callback.step(self)
+
+    def _train_step(self, batch: Batch) -> None:
+        train = self.config.train
+        total_weight = float(batch.weights.sum())
+        scale = torch.tensor(1.0 / max(total_weight, 1e-9), device=self.device)
+        losses = []
+        size = train.rows // train.accumulation
+        for begin in range(0, train.rows, size):
+            part = slice(begin, begin + size)
+            tokens, targets, positions = (
+                torch.from_numpy(array[part]).to(self.device, torch.int64)
+                for array in (batch.tokens, batch.targets, batch.positions)
+            )
+            weights = torch.from_numpy(batch.weights[part]).to(self.device)
+            hidden = self.model(tokens, positions, self._blocks).flatten(0, 1)
+            loss, each = cross_entropy(
+                hidden, self.model.head_weight, targets.flatten(), weights.flatten(), scale, self._chunk_step
+            )
+            loss.backward()
+            losses.append(each)
+        norm = self._clip()
+        self.optimizer.step(self.config.schedule.multiplier(self.step, self.total_steps or 1 << 40), self.step)
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        self._account(torch.cat(losses).cpu().numpy(), batch, norm)
+
+    def _clip(self) -> float:
+        parameters = list(self.model.parameters())
+        limit = self.config.train.clip
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit if limit is not None else math.inf, foreach=True))
+        if not math.isfinite(norm):
+            raise InlayError(
+                f"the gradient is not finite at step {self.step}: nothing of this step was applied; resume={self.run.path}"
+                " with a smaller optim.lr"
+            )
+        return norm
+
+    # ---- plan, state -------------------------------------------------------------------------------------------------
+
+    def _planned_steps(self) -> int | None:
+        train = self.config.train
+        if train.steps is not None:
+            return train.steps
+        if train.tokens is not None:
+            return math.ceil(train.tokens / train.tokens_per_step)
+        return None
+
+    def _plan_from(self, timed: list[float]) -> None:
+        minutes = self.config.train.minutes
+        if minutes is None:
+            raise AssertionError("only a time budget is planned from timed steps")
+        spent = sum(timed)
+        left = max(0.0, minutes * 60.0 - spent)
+        self.total_steps = self.step + math.ceil(left / statistics.median(timed))
+        self.log({"plan/total_steps": self.total_steps, "plan/seconds_per_step": statistics.median(timed)})
+
+    def save(self) -> None:
+        """Writes the checkpoint of the current step."""
+        folder = self.run.checkpoint(self.step)
+        record = {
+            "step": self.step,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "total_steps": self.total_steps,
+            "loader": self.loader_state.to_dict(),
+            "model": self.config.model.to_dict(),
+            "vocab_size": self.vocab_size,
+            "tokenizer": self.tokenizer.hash,
+            "torch": torch.__version__,
+        }
+        weights = {name: parameter.data for name, parameter in self.model.named_parameters()}
+        checkpoint.write(
+            folder, {checkpoint.WEIGHTS: weights, checkpoint.OPTIMIZER: self.optimizer.state()}, record
+        )
+
+    def load(self) -> None:
+        """Takes the newest undamaged checkpoint of the run. Starts from the beginning, with a notice, if there is none."""
+        candidates = checkpoint.folders(self.run.path)
+        if not candidates:
+            self.notices.append("the run has no checkpoint yet: it starts from the beginning")
+            return
+        folder, record, skipped = checkpoint.newest_good(candidates, checkpoint.WEIGHTS, checkpoint.OPTIMIZER)
+        self.notices += skipped
+        if record["loader"]["store"] != self.rows.store_hash:
+            raise BadInput(f"the store {self.config.data.path} is not the one that {self.run.path} was trained on")
+        self.model.load_state_dict(checkpoint.read_tensors(folder, checkpoint.WEIGHTS))
+        self.optimizer.load_state(checkpoint.read_tensors(folder, checkpoint.OPTIMIZER))
+        self.step, self.tokens = record["step"], record["tokens"]
+        self.seconds, self.total_steps = record["seconds"], record["total_steps"]
+        self.loader_state = LoaderState(**record["loader"])
+
+    # ---- compile, signals, logs --------------------------------------------------------------------------------------
+
+    def _compile(self) -> None:
+        if not self.config.train.compile:
+            return
+        reason = why_not_compiled(self.device)
+        if reason is not None:
+            self.notice(f"training without torch.compile, about a third slower: {reason}")
+            return
+        self.phase("compiling")
+        # Static shapes: one graph for the whole run. Validation, whose shapes differ, stays eager.
+        self._blocks = [torch.compile(block, dynamic=False) for block in self.model.blocks]
+        self._chunk_step = torch.compile(chunk_step, dynamic=False)
+
+    def phase(self, name: str) -> None:
+        """Tells callbacks that something that takes a while begins."""
+        for callback in self.callbacks:
+            callback.phase(self, name)
+
+    def notice(self, line: str) -> None:
+        """A line the user should read, once."""
+        self.notices.append(line)
+        self.phase(line)
+
+    def log(self, values: dict[str, Any]) -> None:
+        """Hands `values` with step, tokens and seconds to every callback."""
+        record = {"step": self.step, "tokens": self.tokens, "seconds": round(self.seconds, 3), **values}
+        for callback in self.callbacks:
+            callback.record(self, record)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        def ask(number: int, frame: FrameType | None) -> None:
+            if self._asked_to_stop is not None and number == signal.SIGINT:
+                raise KeyboardInterrupt  # asked twice: the user does not want to wait for the step
+            self._asked_to_stop = number
+
+        try:
+            before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not in the main thread: the caller handles signals
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _account(self, losses: np.ndarray, batch: Batch, norm: float) -> None:
+        regions, kinds, weights = (array.reshape(-1) for array in (batch.regions, batch.kinds, batch.weights))
+        trained = weights > 0.0
+        self._note("loss", float((losses * weights).sum()), float(weights.sum()))
+        for kind in (Kind.L2R, Kind.PSM, Kind.SPM, Kind.SPM_V2):
+            chosen = trained & (kinds == kind)
+            if chosen.any():
+                self._note(f"loss_{kind.name.lower()}", float(losses[chosen].sum()), float(chosen.sum()))
+        middle = trained & (regions == Region.MIDDLE)
+        if middle.any():
+            self._note("loss_middle", float(losses[middle].sum()), float(middle.sum()))
+        self._note("gradient_norm", norm, 1.0)
+        self._note("fill", float((regions != Region.PADDING).sum()), float(len(regions)))
+
+    def _note(self, name: str, value: float, weight: float) -> None:
+        self._sums[name] = self._sums.get(name, 0.0) + value
+        self._sums[f"{name}|weight"] = self._sums.get(f"{name}|weight", 0.0) + weight
+
+    def _log_training(self) -> None:
+        means = {
+            name: value / self._sums[f"{name}|weight"] for name, value in self._sums.items() if not name.endswith("|weight")
+        }
+        seconds, wait = means.pop("time"), means.pop("wait")
+        self._sums.clear()
+        values = {f"train/{name}": value for name, value in means.items()}
+        values["lr_multiplier"] = self.config.schedule.multiplier(self.step - 1, self.total_steps or 1 << 40)
+        values["tokens_per_second"] = self.config.train.tokens_per_step / seconds
+        values["loader_share"] = wait / seconds
+        self.log(values)

@@ -1,0 +1,85 @@
+"""Validation on fixed rows: the same held-out pieces as plain text and in each order, so that kinds can be compared.
+
+For each kind it reports nats per token over every target, bits per byte over the targets that are text, and for orders the
+middle alone and the terminator alone. Sums travel as (sum, weight) and are divided once.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from inlay.data.loader import LoaderState, Rows, stack
+from inlay.fim.family import Order
+from inlay.fim.format import Region
+from inlay.fim.transform import FimConfig
+from inlay.model import Transformer
+
+from inlay.train.loss import token_losses
+
+if TYPE_CHECKING:
+    from inlay.train.config import TrainRun
+
+ROWS_AT_ONCE = 4
+
+
+class Validator:
+    """Holds the validation rows of a run; `measure` scores a model on them."""
+
+    def __init__(self, config: "TrainRun", rows: int) -> None:
+        self._batches = {}
+        for name, fim in _variants(config.fim).items():
+            # Seed 0 always: runs that differ in seed are compared on the same rows.
+            source = Rows(config.data.path, "validation", fim, config.train.sequence_length, seed=0)
+            pairs = [(0, row) for row in range(min(rows, source.plan(0).row_count))]
+            self._batches[name] = stack([source.row(*pair) for pair in pairs], LoaderState())
+            self._bytes = source.maker.transform.format.tokenizer.token_lengths
+
+    @torch.no_grad()
+    def measure(self, model: Transformer) -> dict[str, float]:
+        """Losses by kind: `validation/KIND/loss` in nats per token and `validation/KIND/bpb` in bits per byte."""
+        training = model.training
+        model.eval()
+        values: dict[str, float] = {}
+        device = model.head_weight.device
+        for name, batch in self._batches.items():
+            losses = []
+            for begin in range(0, len(batch.tokens), ROWS_AT_ONCE):
+                part = slice(begin, begin + ROWS_AT_ONCE)
+                tokens, targets, positions = (
+                    torch.from_numpy(array[part]).long().to(device)
+                    for array in (batch.tokens, batch.targets, batch.positions)
+                )
+                hidden = model(tokens, positions).flatten(0, 1)
+                losses.append(token_losses(hidden, model.head_weight, targets.flatten()).double().cpu().numpy())
+            loss, regions = np.concatenate(losses), batch.regions.reshape(-1)
+            size = self._bytes[batch.targets.reshape(-1)]
+            values |= _summarise(f"validation/{name}", loss, size, regions != Region.PADDING, regions)
+            if name != "l2r":
+                values |= _summarise(f"validation/{name}_middle", loss, size, regions == Region.MIDDLE, regions)
+                ends = regions == Region.TERMINATOR
+                if ends.any():
+                    values[f"validation/{name}_terminator/loss"] = float(loss[ends].mean())
+        model.train(training)
+        return values
+
+
+def _variants(fim: FimConfig) -> dict[str, FimConfig]:
+    plain = fim.model_copy(update={"rate": 0.0})
+    orders: list[Order] = [order for order, share in fim.orders.items() if share > 0.0] if fim.rate > 0.0 else []
+    return {"l2r": plain} | {
+        order: fim.model_copy(update={"rate": 1.0, "orders": {order: 1.0}}) for order in orders
+    }
+
+
+def _summarise(
+    name: str, loss: np.ndarray, size: np.ndarray, chosen: np.ndarray, regions: np.ndarray
+) -> dict[str, float]:
+    if not chosen.any():
+        return {}
+    text = chosen & (regions != Region.SENTINEL) & (regions != Region.TERMINATOR)
+    values = {f"{name}/loss": float(loss[chosen].mean())}
+    if size[text].sum():
+        values[f"{name}/bpb"] = float(loss[text].sum() / (math.log(2.0) * size[text].sum()))
+    return values

@@ -1,0 +1,80 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from inlay.config import BadInput
+from inlay.infer.complete import CompleteConfig, Completer, complete
+from inlay.infer.engine import Engine
+from inlay.infer.open import Opened
+from inlay.infer.samples import infill_samples
+from inlay.text.tokenizer import Tokenizer
+from tests.tiny_run import SENTENCES, write_run
+
+
+def test_one_call_from_a_run_directory(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    run = write_run(tmp_path / "run", tokenizer)
+    completion = complete(run, SENTENCES[0], SENTENCES[1], max_tokens=8)
+    assert completion.order == "spm" and completion.tokens <= 8 and completion.seconds > 0
+    assert json.loads(json.dumps(completion.to_dict()))["text"] == completion.text
+    other = complete(run, SENTENCES[0], SENTENCES[1], CompleteConfig(order="psm"), max_tokens=8)
+    assert other.order == "psm"
+
+
+def test_the_prompt_is_what_training_renders(opened: Opened) -> None:
+    completer = Completer(opened)
+    found = completer.complete("x = ", "\n", CompleteConfig(max_tokens=6))
+    encode = opened.tokenizer.encode
+    prompt = opened.fim_format.prompt(encode("x = "), encode("\n"), "spm")
+    assert found.prompt_tokens == len(prompt) and not found.trimmed
+    assert found.text == Engine(opened).generate([prompt], max_tokens=6)[0].text
+
+
+def test_a_long_file_is_trimmed_to_the_trained_context(opened: Opened) -> None:
+    found = Completer(opened).complete("a = 1\n" * 900, "b = 2\n" * 900, CompleteConfig(max_tokens=32))
+    assert found.trimmed
+    assert found.prompt_tokens + 32 + 1 <= opened.sequence_length
+    assert found.prompt_tokens + 32 + 1 > opened.sequence_length - 6
+
+
+def test_the_second_completion_reuses_the_first(opened: Opened) -> None:
+    completer = Completer(opened)
+    config = CompleteConfig(max_tokens=4)
+    first = completer.complete("value = ", " + 1\n", config)
+    second = completer.complete("value = tot", " + 1\n", config)
+    assert first.reused_tokens == 0 and second.reused_tokens > second.prompt_tokens / 2
+
+
+def test_empty_sides_complete(opened: Opened) -> None:
+    assert Completer(opened).complete("", "", CompleteConfig(max_tokens=3)).prompt_tokens == 3
+
+
+def test_bad_options_are_refused(tmp_path: Path, tokenizer: Tokenizer, opened: Opened) -> None:
+    run = write_run(tmp_path / "run", tokenizer)
+    with pytest.raises(BadInput, match="max_tokens"):
+        complete(run, "a", "b", max_tokens=0)
+    with pytest.raises(BadInput, match="did you mean 'max_tokens'"):
+        complete(run, "a", "b", max_token=3)
+    with pytest.raises(BadInput, match="order"):
+        complete(run, "a", "b", order="mps")
+    with pytest.raises(BadInput, match="no room"):
+        Completer(opened).complete("a", "b", CompleteConfig(max_tokens=126))
+
+
+class Gap:
+    origin = ("id", "a.py")
+    category = "line"
+    prefix = "x" * 1000
+    middle = "y = 1"
+    suffix = "\n" + "z" * 1000
+
+
+def test_samples_hold_what_the_report_needs(opened: Opened) -> None:
+    (sample,) = infill_samples(Engine(opened), [Gap()], max_tokens=5)  # type: ignore[list-item]
+    assert json.loads(json.dumps(sample)) == sample
+    assert set(sample) == {
+        "step", "doc", "path", "category", "order", "prefix", "suffix", "gold", "middle", "stopped", "exact",
+    }  # fmt: skip
+    assert sample["step"] == 7 and sample["doc"] == "id" and sample["path"] == "a.py" and sample["order"] == "spm"
+    assert len(sample["prefix"]) == 400 and len(sample["suffix"]) == 300 and sample["gold"] == "y = 1"
+    assert sample["exact"] is (sample["middle"] == "y = 1")

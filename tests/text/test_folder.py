@@ -1,0 +1,181 @@
+"""The folder source: what it takes, what it leaves out and why, and git's ignore rules with git as the witness."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from inlay.config import BadInput, ConfigError, validate
+from inlay.text.source import Drops
+from inlay.text.sources.folder import FolderSource
+
+
+def write(root: Path, files: dict[str, str | bytes]) -> Path:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return root
+
+
+def read(root: Path, **options: object) -> tuple[dict[str, str], Drops]:
+    dropped = Drops()
+    found = {item.path: item.repo for item in validate(FolderSource, {"path": str(root), **options}).documents(dropped)}
+    return found, dropped
+
+
+def test_files_are_taken_in_a_fixed_order_with_their_language(tmp_path: Path) -> None:
+    write(tmp_path, {"b/y.sql": "select 1;", "a/x.py": "x = 1", "a/Makefile": "all:\n", "c.unknown": "?"})
+    dropped = Drops()
+    documents = list(FolderSource(path=str(tmp_path)).documents(dropped))
+    assert [(item.path, item.language, item.text) for item in documents] == [
+        ("a/Makefile", "makefile", "all:\n"),
+        ("a/x.py", "python", "x = 1"),
+        ("b/y.sql", "sql", "select 1;"),
+    ]
+    assert dropped.to_dict() == {"unknown language": {"count": 1, "paths": ["c.unknown"]}}
+
+
+def test_languages_choose(tmp_path: Path) -> None:
+    write(tmp_path, {"a.py": "x", "b.sql": "y", "c.md": "z"})
+    found, dropped = read(tmp_path, languages=["sql"])
+    assert list(found) == ["b.sql"] and dropped.count("other language") == 2
+    with pytest.raises(ConfigError, match="unknown language 'pyton'; did you mean 'python'"):
+        validate(FolderSource, {"languages": ["pyton"]})
+
+
+def test_what_is_no_text_is_counted(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "ok.py": "é = 1\r\n".encode(),
+            "bom.py": b"\xef\xbb\xbfx = 1\n",
+            "nul.py": b"x\0y",
+            "latin.py": "é".encode("latin-1"),
+            "big.py": "x" * 2000,
+        },
+    )
+    dropped = Drops()
+    texts = {item.path: item.text for item in FolderSource(path=str(tmp_path), max_bytes=1000).documents(dropped)}
+    assert texts == {"ok.py": "é = 1\r\n", "bom.py": "x = 1\n"}
+    assert {reason: entry["paths"] for reason, entry in dropped.to_dict().items()} == {
+        "binary": ["nul.py"],
+        "not UTF-8": ["latin.py"],
+        "too large": ["big.py"],
+    }
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_unreadable_files_and_folders_are_counted(tmp_path: Path) -> None:
+    write(tmp_path, {"a.py": "x", "b.py": "y", "locked/c.py": "z"})
+    (tmp_path / "b.py").chmod(0)
+    (tmp_path / "locked").chmod(0)
+    try:
+        found, dropped = read(tmp_path)
+    finally:
+        (tmp_path / "locked").chmod(0o700)
+    assert list(found) == ["a.py"]
+    assert dropped.count("unreadable") == dropped.count("unreadable folder") == 1
+
+
+def test_installed_cached_and_built_folders_are_not_entered(tmp_path: Path) -> None:
+    names = ["node_modules/a.js", ".venv/lib/b.py", "__pycache__/c.py", "odd-env/pyvenv.cfg", "odd-env/d.py", "build/e.py", "dist/f.py"]
+    write(tmp_path, {name: "x" for name in [*names, "pyproject.toml", "src/build/kept.py", "src/app.py"]})
+    found, dropped = read(tmp_path, languages=["python", "javascript"])
+    assert list(found) == ["src/app.py", "src/build/kept.py"]
+    assert dropped.count("installed or cached") == 4 and dropped.count("build output") == 2
+
+
+def test_symbolic_links_are_not_followed(tmp_path: Path) -> None:
+    outside = write(tmp_path / "outside", {"secret.py": "s"})
+    root = write(tmp_path / "root", {"a.py": "x"})
+    (root / "folder").symlink_to(outside)
+    (root / "file.py").symlink_to(outside / "secret.py")
+    (root / "loop").symlink_to(root)
+    found, dropped = read(root)
+    assert list(found) == ["a.py"] and dropped.count("symbolic link") == 3
+
+
+def test_repositories(tmp_path: Path) -> None:
+    root = write(
+        tmp_path / "code",
+        {
+            "one/.git/HEAD": "ref",
+            "one/a.py": "x",
+            "one/deep/b.py": "x",
+            "group/two/.git/HEAD": "ref",
+            "group/two/c.py": "x",
+            "group/loose.py": "x",
+            "top.py": "x",
+        },
+    )
+    found, _ = read(root)
+    assert found == {
+        "group/loose.py": "group",
+        "group/two/c.py": "group/two",
+        "one/a.py": "one",
+        "one/deep/b.py": "one",
+        "top.py": "code",
+    }
+    assert set(read(root / "one")[0].values()) == {"one"}
+    assert set(read(root / "one" / "deep")[0].values()) == {"one"}
+    assert read(root / "one" / "a.py")[0] == {"a.py": "one"}
+
+
+def test_reading_goes_on_from_a_position(tmp_path: Path) -> None:
+    write(tmp_path, {f"{index}.py": b"\0" if index % 3 == 1 else f"x = {index}" for index in range(10)})
+    source = FolderSource(path=str(tmp_path))
+    whole, total = list(source.documents(every := Drops())), every.total
+    assert total == 3
+    for start in range(len(whole) + 2):
+        first, rest = Drops(), Drops()
+        iterator = source.documents(first)
+        taken = [item for _, item in zip(range(start), iterator, strict=False)]
+        iterator.close()
+        assert taken + list(source.documents(rest, start)) == whole
+        assert start > len(whole) or first.total + rest.total == total
+
+
+def test_a_missing_folder_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="'source.path': no such folder: .*nowhere"):
+        read(tmp_path / "nowhere")
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is the witness")
+def test_ignore_rules_agree_with_git(tmp_path: Path) -> None:
+    root = write(
+        tmp_path / "repo",
+        {
+            ".gitignore": "*.log.py\n/only_top.py\nskipped/\n!keep.log.py\nnested/**/gen_*.py\n# comment\n\\#odd.py\nspace\\ .py\n",
+            "a.py": "",
+            "x.log.py": "",
+            "keep.log.py": "",
+            "only_top.py": "",
+            "sub/only_top.py": "",
+            "skipped/a.py": "",
+            "sub/skipped/a.py": "",
+            "nested/gen_1.py": "",
+            "nested/deep/er/gen_2.py": "",
+            "nested/deep/other.py": "",
+            "#odd.py": "",
+            "sub/.gitignore": "*.py\n!again.py\n!x.log.py\n",
+            "sub/again.py": "",
+            "sub/x.log.py": "",
+            "sub/gone.py": "",
+            "sub/deeper/gone.py": "",
+            "sub/deeper/.gitignore": "!gone.py\n",
+            "all/.gitignore": "*\n!.gitignore\n",
+            "all/in/a.py": "",
+        },
+    )
+    environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    subprocess.run(["git", "init", "-q", str(root)], check=True, env=environment)
+    command = ["git", "-C", str(root), "ls-files", "-z", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, check=True, capture_output=True, env=environment).stdout.decode().split("\0")
+    found, dropped = read(root)
+    assert sorted(found) == sorted(name for name in listed if name.endswith(".py"))
+    assert dropped.count("ignored by .gitignore") > 5
+    inside, _ = read(root / "sub")
+    assert sorted(inside) == sorted(name[4:] for name in listed if name.startswith("sub/") and name.endswith(".py"))

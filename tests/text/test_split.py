@@ -1,0 +1,92 @@
+"""Laws of the split: whole groups, both sides, a fair share, a pure function of seed and names."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inlay.config import BadInput
+from inlay.text.split import Entry, SplitConfig, choose, directory_groups, split
+
+SIZES = st.dictionaries(st.text("abcdef", min_size=1, max_size=4), st.integers(1, 10_000), min_size=2, max_size=30)
+
+
+def entries_of(sizes: dict[str, int]) -> list[Entry]:
+    return [Entry(repo, f"{repo}/{part}.py", size) for repo, size in sizes.items() for part in range(2)]
+
+
+@given(SIZES, st.integers(0, 3), st.floats(0.01, 0.5))
+def test_no_repository_is_parted_and_both_sides_have_one(sizes: dict[str, int], seed: int, fraction: float) -> None:
+    entries = entries_of(sizes)
+    result = split(entries, SplitConfig(validation_fraction=fraction), seed)
+    sides = {side: {entry.repo for entry, held in zip(entries, result.validation, strict=True) if held == side} for side in (True, False)}
+    assert sides[True] and sides[False] and not sides[True] & sides[False]
+    assert result.split_by == "repo"
+    assert result.groups == {"train": sorted(sides[False]), "validation": sorted(sides[True])}
+
+
+@given(SIZES, st.integers(0, 3), st.randoms(use_true_random=False))
+def test_the_order_of_documents_does_not_matter(sizes: dict[str, int], seed: int, shuffler: random.Random) -> None:
+    entries = entries_of(sizes)
+    shuffled = shuffler.sample(entries, len(entries))
+    assert split(entries, SplitConfig(), seed).groups == split(shuffled, SplitConfig(), seed).groups
+
+
+@given(SIZES, st.integers(0, 3))
+def test_a_repository_is_never_taken_that_makes_the_share_worse(sizes: dict[str, int], seed: int) -> None:
+    target = 0.1 * sum(sizes.values())
+    chosen = choose(sizes, target, seed)
+    taken = sum(sizes[name] for name in chosen)
+    assert taken < 2 * target or chosen == {min(chosen)} and sizes[next(iter(chosen))] == min(sizes.values())
+
+
+def test_the_share_is_met_by_many_small_repositories_and_never_by_the_giant() -> None:
+    sizes = {"giant": 10_000_000} | {f"repo{index}": 20_000 for index in range(200)}
+    for seed in range(20):
+        result = split([Entry(name, f"{name}.py", size) for name, size in sizes.items()], SplitConfig(), seed)
+        held = result.groups["validation"]
+        assert "giant" not in held
+        assert sum(sizes[name] for name in held) == pytest.approx(700_000, abs=20_000)
+
+
+def test_the_seed_changes_the_choice_and_a_limit_bounds_it() -> None:
+    entries = [Entry(f"repo{index}", f"{index}.py", 1000) for index in range(100)]
+    first, second = (split(entries, SplitConfig(), seed).groups["validation"] for seed in (0, 1))
+    assert first != second and len(first) == len(second) == 5
+    assert len(split(entries, SplitConfig(validation_max_bytes=2000), 0).groups["validation"]) == 2
+
+
+def test_named_repositories_are_held_out() -> None:
+    entries = entries_of({"numpy": 5, "sympy": 7, "torch": 9})
+    assert split(entries, SplitConfig(validation_repos=("sympy",)), 0).groups["validation"] == ["sympy"]
+    with pytest.raises(BadInput, match="no repository 'simpy'; did you mean 'sympy'"):
+        split(entries, SplitConfig(validation_repos=("simpy",)), 0)
+    for names in ((), ("numpy", "sympy", "torch")):
+        with pytest.raises(BadInput, match="at least one repository"):
+            split(entries, SplitConfig(validation_repos=names), 0)
+
+
+def test_one_repository_is_split_by_directory() -> None:
+    entries = [Entry("app", f"src/app/part{index}/file{number}.py", 100) for index in range(10) for number in range(3)]
+    entries.append(Entry("app", "setup.py", 50))
+    result = split(entries, SplitConfig(), 0)
+    assert result.split_by == "directory"
+    assert all(group.startswith("src/app/part") for group in result.groups["validation"])
+    assert sorted(result.groups["train"] + result.groups["validation"]) == [".", *(f"src/app/part{index}" for index in range(10))]
+
+
+def test_directories_are_cut_no_deeper_than_needed() -> None:
+    entries = [Entry("app", f"part{index}/deep/er/file.py", 10) for index in range(8)]
+    assert directory_groups(entries) == [f"part{index}" for index in range(8)]
+    lopsided = [Entry("app", f"src/pkg/part{index}/f.py", 100) for index in range(8)]
+    lopsided += [Entry("app", f"extra{index}/f.py", 1) for index in range(8)]
+    assert set(directory_groups(lopsided)) > {f"src/pkg/part{index}" for index in range(8)}
+
+
+def test_two_directories_are_enough_and_one_is_not() -> None:
+    result = split([Entry("app", "src/a.py", 90), Entry("app", "tests/b.py", 10)], SplitConfig(), 0)
+    assert (result.split_by, result.groups) == ("directory", {"train": ["src"], "validation": ["tests"]})
+    for paths in (("a.py", "b.py"), ("src/a.py", "src/b.py")):
+        with pytest.raises(BadInput, match="corpus too small to split: 2 documents in one directory"):
+            split([Entry("app", path, 10) for path in paths], SplitConfig(), 0)
