@@ -1,16 +1,14 @@
-"""A run directory with a tiny untrained model, written the way training writes one: for tests of what comes after training."""
+"""A run directory with a tiny untrained model, written the way training writes one: for tests of what comes after
+training."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-import xxhash
 import yaml
-from safetensors.torch import save_file
 
 from inlay.config import validate
 from inlay.infer.open import Opened, in_memory
-from inlay.model import ModelConfig, Transformer, build
+from inlay.model import ModelConfig, Transformer, build, checkpoint
 from inlay.text.tokenizer import Tokenizer
 
 SENTENCES = [
@@ -66,17 +64,8 @@ def write_run(folder: Path, tokenizer: Tokenizer, steps: tuple[int, ...] = (10, 
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     tokenizer.save(folder / "tokenizer")
     for step in steps:
-        checkpoint = folder / "checkpoints" / f"step-{step}"
-        checkpoint.mkdir(parents=True)
         vocab_size = tokenizer.vocab_size + 16
-        save_file(dict(tiny_model(vocab_size, seed=step).state_dict()), checkpoint / "weights.safetensors")
-        digest = xxhash.xxh3_128_hexdigest((checkpoint / "weights.safetensors").read_bytes())
-        record = {
-            "step": step,
-            "complete": True,
-            "hashes": {"weights.safetensors": digest},
-            "model": MODEL,
-            "vocab_size": vocab_size,
-        }
-        (checkpoint / "checkpoint.json").write_text(json.dumps(record), encoding="utf-8")
+        weights = dict(tiny_model(vocab_size, seed=step).state_dict())
+        record = {"step": step, "model": MODEL, "vocab_size": vocab_size}
+        checkpoint.write(folder / "checkpoints" / f"step-{step}", {checkpoint.WEIGHTS: weights}, record)
     return folder

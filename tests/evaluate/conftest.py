@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.tiny_run import SENTENCES, tiny_opened, tiny_tokenizer, write_run
 
 from inlay.evaluate.corpus import of_documents
 from inlay.evaluate.task import Corpus, SourceDocument
@@ -9,13 +10,13 @@ from inlay.infer.open import Opened
 from inlay.text.document import content_id, document
 from inlay.text.tokenizer import Tokenizer
 from inlay.text.writer import StoreWriter
-from tests.tiny_run import SENTENCES, tiny_opened, tiny_tokenizer, write_run
 
 
 def module(number: int) -> str:
     """A distinct Python module that compiles, with text beyond ASCII."""
     return (
-        f'"""Module {number}: größer, 日本語."""\n\nimport os\n\n\ndef function_{number}(first: int, second: int = {number}) -> int:\n'
+        f'"""Module {number}: größer, 日本語."""\n\nimport os\n\n\n'
+        f"def function_{number}(first: int, second: int = {number}) -> int:\n"
         f"    total_{number} = first + second\n    if total_{number} > {number}:\n        return os.getpid()\n"
         f"    return total_{number}\n\n\nclass Holder_{number}:\n    names = ['a{number}', 'b', \"c\"]\n\n"
         f"    def show(self) -> None:\n        for name in self.names:\n            print(f'{{name}} 🙂 {number}')\n"

@@ -4,6 +4,7 @@ from typing import get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.tiny_run import SENTENCES, tiny_tokenizer
 
 from inlay.config import BadInput
 from inlay.evaluate.corpus import of_documents
@@ -12,11 +13,12 @@ from inlay.evaluate.task import Category, Corpus, SourceDocument
 from inlay.evaluate.tasks.held_out import HeldOutConfig
 from inlay.fim.draws import Draws
 from inlay.text.tokenizer import Tokenizer
-from tests.tiny_run import SENTENCES, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
 CATEGORIES = get_args(Category)
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=300) | st.sampled_from(["".join(SENTENCES), SENTENCES[1]])
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=300) | st.sampled_from(
+    ["".join(SENTENCES), SENTENCES[1]]
+)
 
 
 @settings(deadline=None)
@@ -27,19 +29,24 @@ def test_every_category_keeps_its_promise(text: str, category: Category, key: in
         return
     start, end, tokens = span
     prefix, middle, suffix = text[:start], text[start:end], text[end:]
-    assert middle and tokens == len(TOKENIZER.encode(middle)) <= 64
+    assert middle
+    assert tokens == len(TOKENIZER.encode(middle)) <= 64
     if category == "word":
         assert re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", middle)
-        assert not re.search(r"[A-Za-z0-9_]$", prefix) and not re.match(r"[A-Za-z0-9_]", suffix)
+        assert not re.search(r"[A-Za-z0-9_]$", prefix)
+        assert not re.match(r"[A-Za-z0-9_]", suffix)
     elif category.startswith("line"):
-        assert "\n" not in middle and "\r" not in middle
+        assert "\n" not in middle
+        assert "\r" not in middle
         assert suffix[:1] in ("", "\n", "\r")
         if category == "line":
-            assert prefix[-1:] in ("", "\n", "\r") and middle.strip()
+            assert prefix[-1:] in ("", "\n", "\r")
+            assert middle.strip()
         else:
             # The cursor stands inside the line's visible text.
             line = re.split(r"[\r\n]", prefix)[-1]
-            assert line.strip() and middle.strip()
+            assert line.strip()
+            assert middle.strip()
     else:
         low, high = token_range(category)
         assert low <= tokens <= high
@@ -87,4 +94,5 @@ def test_a_short_corpus_gives_what_it_has(tokenizer: Tokenizer) -> None:
 def test_large_documents_are_left_out(corpus: Corpus, tokenizer: Tokenizer) -> None:
     config = HeldOutConfig(categories={"word": 30}, max_document_bytes=200)
     sizes = [len(example.document.text.encode()) for example in config.examples(corpus, tokenizer)]
-    assert sizes and max(sizes) <= 200
+    assert sizes
+    assert max(sizes) <= 200

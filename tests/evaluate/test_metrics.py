@@ -1,4 +1,5 @@
-"""Stub answers whose every fault is known: gold, gold and more, cut short, empty, endless, copying (evaluation reference, 8.2)."""
+"""Stub answers whose every fault is known: gold, gold and more, cut short, empty, endless, copying (evaluation
+reference, 8.2)."""
 
 import math
 from dataclasses import replace
@@ -16,7 +17,9 @@ TEXT = "def area(width, height):\n    result = width * height\n    return result
 GOLD = "width * height"
 
 
-def example(text: str = TEXT, gold: str = GOLD, language: str | None = "python", category: Category = "tokens_1_4") -> Example:
+def example(
+    text: str = TEXT, gold: str = GOLD, language: str | None = "python", category: Category = "tokens_1_4"
+) -> Example:
     start = text.index(gold)
     document = SourceDocument(f"{hash(text)}", "area.py", language, text)
     return Example(document, category, start, start + len(gold), tokens=5)
@@ -42,23 +45,33 @@ def test_gold_is_perfect() -> None:
 
 def test_gold_that_runs_on() -> None:
     found = measures(answer(GOLD + "\n    return result", tokens=9))
-    assert found["exact"] == 0 and found["first_line"] == 1 and found["continued"] == 1
-    assert found["overrun_tokens"] == 4 and found["suffix_copied"] == 1 and found["syntax_valid"] == 1
+    assert found["exact"] == 0
+    assert found["first_line"] == 1
+    assert found["continued"] == 1
+    assert found["overrun_tokens"] == 4
+    assert found["suffix_copied"] == 1
+    assert found["syntax_valid"] == 1
     assert found["edit_similarity"] == pytest.approx(len(GOLD) / len(GOLD + "\n    return result"))
 
 
 def test_cut_short_and_empty() -> None:
     short = measures(answer("width *", tokens=2))
-    assert short["underrun"] == 1 and short["syntax_valid"] == 0 and short["overrun_tokens"] == 0
+    assert short["underrun"] == 1
+    assert short["syntax_valid"] == 0
+    assert short["overrun_tokens"] == 0
     # Stopped by the budget it was not the model that ended it.
     assert measures(answer("width *", "limit", tokens=2))["underrun"] == 0
     empty = measures(answer("", tokens=0))
-    assert empty["empty"] == 1 and empty["underrun"] == 1 and empty["syntax_valid"] == 0
+    assert empty["empty"] == 1
+    assert empty["underrun"] == 1
+    assert empty["syntax_valid"] == 0
 
 
 def test_endless_text() -> None:
     found = measures(answer("width * width * width * width * ", "limit", tokens=64))
-    assert found["looped"] == 1 and found["stopped"] == 0 and found["overrun_tokens"] == 59
+    assert found["looped"] == 1
+    assert found["stopped"] == 0
+    assert found["overrun_tokens"] == 59
 
 
 @pytest.mark.parametrize(
@@ -82,7 +95,8 @@ def test_light_editing_is_seen_not_hidden() -> None:
     line = example(gold="    result = width * height\n")
     assert measures(answer("    result = width * height\n"), line)["exact"] == 1
     stripped = measures(answer("result = width * height"), line)
-    assert stripped["exact"] == 0 and stripped["syntax_valid"] == 0
+    assert stripped["exact"] == 0
+    assert stripped["syntax_valid"] == 0
 
 
 def test_validity_is_measured_only_for_python_that_is_clean() -> None:
@@ -101,8 +115,11 @@ def test_compiling_is_silent_and_never_raises(recwarn: pytest.WarningsRecorder) 
 
 
 def test_loops_is_periodicity_of_the_end() -> None:
-    assert loops("start " + "abcd" * 3) and loops("x, y, " * 9)
-    assert not loops("abcdabcd") and not loops("every word is another one here") and not loops("")
+    assert loops("start " + "abcd" * 3)
+    assert loops("x, y, " * 9)
+    assert not loops("abcdabcd")
+    assert not loops("every word is another one here")
+    assert not loops("")
 
 
 def test_losses_are_ratios_of_sums() -> None:
@@ -138,7 +155,8 @@ def test_the_interval_covers_documents_not_gaps() -> None:
 
 def test_intervals_at_the_ends_are_not_empty() -> None:
     never = summarise(many({f"d{i}": [False] for i in range(40)}))["exact"]
-    assert never["value"] == 0.0 == never["low"] and never["high"] == pytest.approx(0.0876, abs=1e-3)
+    assert never["value"] == 0.0 == never["low"]
+    assert never["high"] == pytest.approx(0.0876, abs=1e-3)
     assert summarise(many({"a": [True, False]}))["exact"]["low"] is None
     assert summarise([])["exact"] == {"value": None, "low": None, "high": None, "n": 0}
 

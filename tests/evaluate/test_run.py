@@ -25,12 +25,15 @@ SMALL = HeldOutConfig(categories={"word": 6, "tokens_5_8": 6, "line": 4}, max_to
 
 def test_a_run_is_evaluated_and_written(run: Path) -> None:
     result = evaluate(run, config=SMALL)
-    assert result["task"] == "held_out" and result["n"] == 16
-    assert result["gold"]["exact"] == 1.0 == result["gold"]["syntax_valid"] and result["gold"]["failures"] == []
+    assert result["task"] == "held_out"
+    assert result["n"] == 16
+    assert result["gold"]["exact"] == 1.0 == result["gold"]["syntax_valid"]
+    assert result["gold"]["failures"] == []
     assert set(result["metrics"]) == set(result["slices"]) == {"spm", "psm"}
     assert set(result["metrics"]["spm"]) == {metric.name for metric in METRICS}
     assert result["slices"]["psm"]["category"]["word"]["exact"]["n"] == 6
-    assert result["settings"]["step"] == 20 and result["settings"]["documents_used"] <= 4
+    assert result["settings"]["step"] == 20
+    assert result["settings"]["documents_used"] <= 4
     assert len(result["samples"]) == 32
     written = json.loads((run / "evaluations" / "held_out.json").read_text())
     assert written == json.loads(json.dumps(result))
@@ -63,7 +66,8 @@ def test_gold_comes_first_and_a_broken_path_is_named(
     monkeypatch.setattr(module, "detokenise", lambda ids, t: Text(honest(ids, t).text.strip(), 0, 0))
     gold = score_gold(opened, prepared, ("spm",), judge)
     spaced = [item.example.id for item in prepared if item.example.middle != item.example.middle.strip()]
-    assert spaced and gold["exact"] < 1.0
+    assert spaced
+    assert gold["exact"] < 1.0
     assert [failure["id"] for failure in gold["failures"]] == spaced
 
 
@@ -102,7 +106,13 @@ def test_the_table_prints_every_category_and_warns(opened: Opened, corpus: Corpu
     for word in ("one word", "whole line", "5–8 tokens", "order spm", "order psm", "all", "step 7"):
         assert word in shown.getvalue()
     assert "not to be trusted" not in shown.getvalue()
-    result["gold"] = {"exact": 0.5, "syntax_valid": None, "n": 2, "syntax_measured": 0, "failures": [{"id": "x", "reason": "text"}]}
+    result["gold"] = {
+        "exact": 0.5,
+        "syntax_valid": None,
+        "n": 2,
+        "syntax_measured": 0,
+        "failures": [{"id": "x", "reason": "text"}],
+    }
     shown = io.StringIO()
     print_table(result, Console(file=shown, width=140))
     assert "not to be trusted" in shown.getvalue()
@@ -114,7 +124,8 @@ def test_own_files_and_folders(run: Path, tmp_path: Path, tokenizer: object) -> 
     (folder / "a.py").write_text("value = compute(1, 2)\n" * 5)
     (folder / "b.sql").write_text("select name, age from people where age > 3;\n" * 5)
     result = evaluate(run, data=folder, config=SMALL, limit=6, save=False)
-    assert result["n"] == 6 and result["settings"]["corpus"]["documents"] == 2
+    assert result["n"] == 6
+    assert result["settings"]["corpus"]["documents"] == 2
     assert not (run / "evaluations").exists()
     single = evaluate(run, data=folder / "b.sql", config=SMALL, order="spm", save=False)
     assert set(single["metrics"]) == {"spm"}

@@ -1,4 +1,4 @@
-from functools import lru_cache
+from functools import cache
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +11,7 @@ SHORT = st.text(alphabet="abc \n日🙂", max_size=9)
 def witness(left: str, right: str) -> int:
     """The textbook recursion."""
 
-    @lru_cache(maxsize=None)
+    @cache
     def distance(i: int, j: int) -> int:
         if i == 0 or j == 0:
             return i + j

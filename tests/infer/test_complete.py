@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.tiny_run import SENTENCES, write_run
 
 from inlay.config import BadInput
 from inlay.infer.complete import CompleteConfig, Completer, complete
@@ -9,13 +10,14 @@ from inlay.infer.engine import Engine
 from inlay.infer.open import Opened
 from inlay.infer.samples import infill_samples
 from inlay.text.tokenizer import Tokenizer
-from tests.tiny_run import SENTENCES, write_run
 
 
 def test_one_call_from_a_run_directory(tmp_path: Path, tokenizer: Tokenizer) -> None:
     run = write_run(tmp_path / "run", tokenizer)
     completion = complete(run, SENTENCES[0], SENTENCES[1], max_tokens=8)
-    assert completion.order == "spm" and completion.tokens <= 8 and completion.seconds > 0
+    assert completion.order == "spm"
+    assert completion.tokens <= 8
+    assert completion.seconds > 0
     assert json.loads(json.dumps(completion.to_dict()))["text"] == completion.text
     other = complete(run, SENTENCES[0], SENTENCES[1], CompleteConfig(order="psm"), max_tokens=8)
     assert other.order == "psm"
@@ -26,7 +28,8 @@ def test_the_prompt_is_what_training_renders(opened: Opened) -> None:
     found = completer.complete("x = ", "\n", CompleteConfig(max_tokens=6))
     encode = opened.tokenizer.encode
     prompt = opened.fim_format.prompt(encode("x = "), encode("\n"), "spm")
-    assert found.prompt_tokens == len(prompt) and not found.trimmed
+    assert found.prompt_tokens == len(prompt)
+    assert not found.trimmed
     assert found.text == Engine(opened).generate([prompt], max_tokens=6)[0].text
 
 
@@ -42,7 +45,8 @@ def test_the_second_completion_reuses_the_first(opened: Opened) -> None:
     config = CompleteConfig(max_tokens=4)
     first = completer.complete("value = ", " + 1\n", config)
     second = completer.complete("value = tot", " + 1\n", config)
-    assert first.reused_tokens == 0 and second.reused_tokens > second.prompt_tokens / 2
+    assert first.reused_tokens == 0
+    assert second.reused_tokens > second.prompt_tokens / 2
 
 
 def test_empty_sides_complete(opened: Opened) -> None:
@@ -75,6 +79,11 @@ def test_samples_hold_what_the_report_needs(opened: Opened) -> None:
     assert set(sample) == {
         "step", "doc", "path", "category", "order", "prefix", "suffix", "gold", "middle", "stopped", "exact",
     }  # fmt: skip
-    assert sample["step"] == 7 and sample["doc"] == "id" and sample["path"] == "a.py" and sample["order"] == "spm"
-    assert len(sample["prefix"]) == 400 and len(sample["suffix"]) == 300 and sample["gold"] == "y = 1"
+    assert sample["step"] == 7
+    assert sample["doc"] == "id"
+    assert sample["path"] == "a.py"
+    assert sample["order"] == "spm"
+    assert len(sample["prefix"]) == 400
+    assert len(sample["suffix"]) == 300
+    assert sample["gold"] == "y = 1"
     assert sample["exact"] is (sample["middle"] == "y = 1")

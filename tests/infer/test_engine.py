@@ -31,7 +31,9 @@ def last_logits(opened: Opened, ids: list[int]) -> torch.Tensor:
     return opened.model.logits(hidden)[0, -1, : opened.tokenizer.vocab_size]
 
 
-def witness(opened: Opened, prompt: list[int], stop_ids: frozenset[int], budget: int) -> tuple[list[int], bool, list[float]]:
+def witness(
+    opened: Opened, prompt: list[int], stop_ids: frozenset[int], budget: int
+) -> tuple[list[int], bool, list[float]]:
     ids: list[int] = []
     logprobs = []
     while True:
@@ -84,7 +86,8 @@ def test_the_budget_counts_text_and_the_terminator_may_follow(opened: Opened, pr
     position = next(at for at in range(1, BUDGET) if free.ids[at] not in free.ids[:at])
     engine.stop_ids = frozenset({free.ids[position]})
     exactly = engine.generate(prompts[:1], max_tokens=position)[0]
-    assert exactly.ids == free.ids[:position] and exactly.stopped == "sentinel"
+    assert exactly.ids == free.ids[:position]
+    assert exactly.stopped == "sentinel"
     shorter = engine.generate(prompts[:1], max_tokens=position - 1 or 1)[0]
     assert shorter.stopped == ("limit" if position > 1 else "sentinel")
 
@@ -130,7 +133,10 @@ def test_the_padded_vocabulary_is_never_chosen(opened: Opened, prompts: list[lis
     assert max(max(g.ids, default=0) for g in generations) < opened.tokenizer.vocab_size
 
 
-@pytest.mark.parametrize(("prompt", "budget", "message"), [([], 4, "empty"), ([1] * 200, 4, "trained context of 128"), ([1], 0, "at least 1")])
+@pytest.mark.parametrize(
+    ("prompt", "budget", "message"),
+    [([], 4, "empty"), ([1] * 200, 4, "trained context of 128"), ([1], 0, "at least 1")],
+)
 def test_bad_prompts_are_refused(opened: Opened, prompt: list[int], budget: int, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         Engine(opened).generate([prompt], max_tokens=budget)
@@ -138,7 +144,7 @@ def test_bad_prompts_are_refused(opened: Opened, prompt: list[int], budget: int,
 
 def test_bfloat16_runs(tokenizer, prompts: list[list[int]]) -> None:  # type: ignore[no-untyped-def]
     half = tiny_opened(tokenizer)
-    half.model.to(torch.bfloat16)
+    half.model.blocks.to(torch.bfloat16)
     half.model.compute_dtype = torch.bfloat16
     generations = Engine(half).generate(prompts, max_tokens=4)
     assert all(torch.isfinite(torch.tensor(g.logprobs)).all() for g in generations)

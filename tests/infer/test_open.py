@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.tiny_run import tiny_model, write_run
 
 from inlay.config import BadInput, InlayError
 from inlay.infer.open import open_model
+from inlay.model import checkpoint
 from inlay.text.tokenizer import Tokenizer
-from tests.tiny_run import tiny_model, write_run
 
 
 @pytest.fixture
@@ -24,13 +25,16 @@ def flip_byte(file: Path) -> None:
 
 def test_the_newest_checkpoint_is_taken(run: Path, tokenizer: Tokenizer) -> None:
     opened = open_model(run)
-    assert opened.step == 100 and opened.sequence_length == 128 and opened.orders == ("spm", "psm")
+    assert opened.step == 100
+    assert opened.sequence_length == 128
+    assert opened.orders == ("spm", "psm")
     expected = tiny_model(tokenizer.vocab_size + 16, seed=100).state_dict()
     for name, value in opened.model.state_dict().items():
         assert torch.equal(value, expected[name])
     record = json.loads((run / "checkpoints" / "step-100" / "checkpoint.json").read_text())
     assert opened.weights_hash == record["hashes"]["weights.safetensors"]
-    assert opened.identity["run"] == "run" and opened.identity["tokenizer_hash"] == tokenizer.hash
+    assert opened.identity["run"] == "run"
+    assert opened.identity["tokenizer_hash"] == tokenizer.hash
 
 
 def test_a_checkpoint_folder_opens_as_that_checkpoint(run: Path) -> None:
@@ -38,7 +42,9 @@ def test_a_checkpoint_folder_opens_as_that_checkpoint(run: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flip", "no weights", "no record", "bad record", "incomplete"])
-def test_a_damaged_checkpoint_is_skipped_with_one_line(run: Path, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_checkpoint_is_skipped_with_one_line(
+    run: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     newest = run / "checkpoints" / "step-100"
     if damage == "flip":
         flip_byte(newest / "weights.safetensors")
@@ -50,11 +56,13 @@ def test_a_damaged_checkpoint_is_skipped_with_one_line(run: Path, damage: str, c
         (newest / "checkpoint.json").write_text("{")
     else:
         record = json.loads((newest / "checkpoint.json").read_text())
-        (newest / "checkpoint.json").write_text(json.dumps({**record, "complete": False}))
+        (newest / "checkpoint.json").write_text(checkpoint.seal({**record, "complete": False}))
     assert open_model(run).step == 10
     printed = capsys.readouterr()
-    assert printed.out == "" and printed.err.count("\n") == 1
-    assert "step-100" in printed.err and "step-10\n" in printed.err
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert "step-100" in printed.err
+    assert "step-10\n" in printed.err
 
 
 def test_no_good_checkpoint_is_an_error(run: Path) -> None:
@@ -84,7 +92,7 @@ def test_what_is_no_run_is_refused(run: Path, tmp_path: Path) -> None:
 def test_weights_of_another_shape_are_an_error(run: Path) -> None:
     record = run / "checkpoints" / "step-100" / "checkpoint.json"
     data = json.loads(record.read_text())
-    record.write_text(json.dumps({**data, "vocab_size": data["vocab_size"] + 1}))
+    record.write_text(checkpoint.seal({**data, "vocab_size": data["vocab_size"] + 1}))
     with pytest.raises(InlayError, match="do not fit"):
         open_model(run)
 

@@ -1,17 +1,17 @@
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pytest import fixture, raises
+from tests.tiny_run import SENTENCES, tiny_tokenizer
 
 from inlay.config import BadInput
 from inlay.infer.prompt import fit, trim_head, trim_tail
 from inlay.text.tokenizer import Tokenizer
-from tests.tiny_run import SENTENCES, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=200) | st.sampled_from(SENTENCES)
 
 
-@fixture
+@pytest.fixture
 def tokenizer() -> Tokenizer:
     return TOKENIZER
 
@@ -24,7 +24,8 @@ def test_what_stays_is_next_to_the_cursor_and_whole_characters(prefix: str, suff
     # Decoding strictly fails when a character was cut.
     before = TOKENIZER.decode_bytes(context.prefix).decode("utf-8")
     after = TOKENIZER.decode_bytes(context.suffix).decode("utf-8")
-    assert prefix.endswith(before) and suffix.startswith(after)
+    assert prefix.endswith(before)
+    assert suffix.startswith(after)
     fits = len(TOKENIZER.encode(prefix)) + len(TOKENIZER.encode(suffix)) <= room
     assert context.trimmed != fits
     if fits:
@@ -69,5 +70,5 @@ def test_a_long_file_is_encoded_only_where_it_is_needed(tokenizer: Tokenizer) ->
 
 
 def test_a_budget_without_room_is_refused(tokenizer: Tokenizer) -> None:
-    with raises(BadInput, match="max_tokens"):
+    with pytest.raises(BadInput, match="max_tokens"):
         fit("a", "b", -1, tokenizer)

@@ -1,10 +1,10 @@
 import pytest
+from tests.tiny_run import SENTENCES
 
 from inlay.config import BadInput
 from inlay.infer.engine import Engine
 from inlay.infer.open import Opened
 from inlay.infer.session import Session, common_prefix
-from tests.tiny_run import SENTENCES
 
 
 def prompts_of_typing(opened: Opened, order: str) -> list[list[int]]:
@@ -42,7 +42,8 @@ def test_the_same_prompt_again_computes_one_token(opened: Opened) -> None:
     prompt = prompts_of_typing(opened, "spm")[0]
     first = session.generate(prompt, max_tokens=8)
     second = session.generate(prompt, max_tokens=8)
-    assert second.computed == 1 and second.generation.ids == first.generation.ids
+    assert second.computed == 1
+    assert second.generation.ids == first.generation.ids
 
 
 def test_accepting_a_completion_reuses_what_was_generated(opened: Opened) -> None:

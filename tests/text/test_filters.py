@@ -37,7 +37,9 @@ def test_reasons(text: str, path: str, reason: str | None) -> None:
 
 
 def test_none_switches_a_filter_off() -> None:
-    off = FilterConfig(max_line_length=None, max_mean_line_length=None, min_letter_share=None, generated_head_lines=None)
+    off = FilterConfig(
+        max_line_length=None, max_mean_line_length=None, min_letter_share=None, generated_head_lines=None
+    )
     assert off.reason("# do not edit\n" + "1" * 5000, "x.lock") is None
     assert off.reason("  \n", "a.py") == "empty"
 

@@ -21,13 +21,16 @@ from pathlib import Path
 MARK = "INLAY_RUNTIME"
 OPT_OUT = "INLAY_NO_REEXEC"
 _GIB = 1 << 30
-# Measured on 2 cores, torch 2.13; the numbers are in LOG.md. hugetlb=1 is madvise: transparent huge pages for the heap.
+# Measured on 2 cores with torch 2.13 and glibc 2.36: float() of a bfloat16 [8192, 4096] takes 37 ms by default, 9.4 with a
+# threshold of 32 MiB (the most that mallopt takes), 2.9 with this one. hugetlb=1 asks for transparent huge pages.
 TUNABLES = {
     "glibc.malloc.mmap_threshold": str(4 * _GIB),
     "glibc.malloc.trim_threshold": str(16 * _GIB),
     "glibc.malloc.top_pad": str(64 << 20),
     "glibc.malloc.hugetlb": "1",
 }
+# 60 small matrix products with silu, 2 threads, idle: 47.7 ms by default, 48.0 at 1,000, 54.4 with a passive wait policy.
+# Beside one spinning neighbour: 620 to 930 ms by default, 154 at 10,000, 101 at 1,000, 95 passive.
 SPIN_COUNT = "1000"
 
 
@@ -37,7 +40,7 @@ def ensure_runtime() -> None:
     if not sys.platform.startswith("linux") or MARK in environment or environment.get(OPT_OUT, "") not in ("", "0"):
         return
     changes = runtime_changes(environment, glibc=_is_glibc(), cores=available_cores())
-    if not changes or not is_entry_point(sys.argv[0], sys.orig_argv):
+    if not changes or not is_entry_point(sys.argv[0]):
         return
     sys.stdout.flush()
     sys.stderr.flush()
@@ -67,12 +70,10 @@ def merge_tunables(current: str) -> str:
     return ":".join([item for item in current.split(":") if item] + added)
 
 
-def is_entry_point(program: str, command: list[str]) -> bool:
-    """Whether this process is the installed `inlay` or `python -m inlay`, not a program that imported it."""
+def is_entry_point(program: str) -> bool:
+    """Whether `program` (sys.argv[0]) is the installed `inlay` or `python -m inlay`, not a program that imported it."""
     path = Path(program)
-    as_script = path.name == "inlay" and len(command) > 1 and command[1:].count("-c") == 0
-    as_module = path.name == "__main__.py" and path.parent.name == "inlay"
-    return bool(command) and (as_script or as_module)
+    return path.name == "inlay" or (path.name == "__main__.py" and path.parent.name == "inlay")
 
 
 def available_cores(system: Path = Path("/sys"), affinity: set[int] | None = None) -> int:

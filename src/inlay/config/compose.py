@@ -4,14 +4,15 @@ It decides what an override may name and refuses every other one before Hydra se
 with the full path and the nearest right name. It validates no values: that is `inlay.config.validate`'s work.
 
 An override is Hydra's: `group=choice`, `key.path=value`, `+key=value` (adds), `~key` (removes). A plain value that Hydra's
-grammar cannot read (`~/code`, `/home/josé`, `a=b`) is taken as text, and a leading `~/` as the home directory.
+grammar cannot read (`~/code`, `/home/josé`, `a=b`) is taken as text, and a leading `~/` as the home directory. A group is
+named by itself or by where it stands (`model=micro` or `run.model=micro`), and where its files are named by their kind,
+`source.kind=folder` is `source=folder`: a kind is swapped whole or not at all.
 """
 
 import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inlay.config.base import nearest
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 CONF_MODULE = "inlay.conf"
-MISSING = "???"
 
 
 def compose(config_name: str, overrides: Sequence[str] = (), *, module: str = CONF_MODULE) -> dict[str, Any]:
@@ -38,6 +38,8 @@ def compose(config_name: str, overrides: Sequence[str] = (), *, module: str = CO
     with initialize_config_module(module, version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         groups = _groups(loader)
+        at = _places(loader, config_name)
+        parsed = [(text, *_as_choice(readable, override, groups, at)) for text, readable, override in parsed]
         choices = [item for item in parsed if _is_choice(item[2], groups)]
         for text, _, override in choices:
             _check_choice(text, override, groups)
@@ -49,9 +51,7 @@ def compose(config_name: str, overrides: Sequence[str] = (), *, module: str = CO
         return _hydra_compose(config_name, [readable for _, readable, _ in parsed], resolve=True)
 
 
-def apply_overrides(
-    data: Mapping[str, Any], overrides: Sequence[str], *, module: str = CONF_MODULE
-) -> dict[str, Any]:
+def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str], *, module: str = CONF_MODULE) -> dict[str, Any]:
     """A copy of `data` (such as a run's `config.yaml`) with `overrides` applied in order.
 
     A group's name swaps the whole group for one of its files, as in `compose`. Raises ConfigError as `compose` does.
@@ -65,47 +65,52 @@ def apply_overrides(
     with initialize_config_module(module, version_base="1.3"):
         groups = _groups(GlobalHydra.instance().config_loader())
         for text in overrides:
-            _, override = _parse(text)
+            at = {group.replace("/", "."): group for group in groups}
+            _, override = _as_choice(*_parse(text), groups, at)
             if "${" in text:
-                raise ConfigError(f"'{text}' refers to another key, which a configuration file does not do: give the value")
+                raise ConfigError(
+                    f"'{text}' refers to another key, which a configuration file does not do: give the value"
+                )
             if not _is_choice(override, groups) or override.is_delete():
                 _check_key(result, text, override, groups)
                 _set(result, text, override)
                 continue
             _check_choice(text, override, groups)
             group, choice = override.key_or_group, override.value()
-            if not isinstance(choice, str) or override.package is not None or group.split("/")[0] not in result:
+            own_place = override.package in (None, group.replace("/", "."))
+            if not isinstance(choice, str) or not own_place or group.split("/")[0] not in result:
                 raise ConfigError(f"'{text}' cannot be chosen on top of a configuration file; give its keys one by one")
-            result.update(_hydra_compose(f"{group}/{choice}", [], resolve=True))
+            result = {**result, **_hydra_compose(f"{group}/{choice}", [], resolve=True)}
     return result
 
 
-def load_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in the YAML file `path`, as plain types: no interpolation, `1e-3` is a number, dates stay text.
+def compose_choice(group: str, choice: str, *, module: str = CONF_MODULE) -> dict[str, Any]:
+    """The one file `choice` of a group, as a resolved plain dictionary. Raises ConfigError that names the nearest choice."""
+    from hydra import initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
 
-    Raises ConfigError with one line for a missing or unreadable file, bad YAML, a duplicate key, or no mapping.
-    """
-    import yaml
-
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"no configuration file at '{path}'") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"'{path}' is not UTF-8 text, so not a configuration file") from None
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration file '{path}': {error.strerror}") from None
-    try:
-        data = yaml.load(text, _yaml_loader())
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f" in line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"'{path}' is not valid YAML{where}: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"'{path}' is not valid YAML: {_one_line(error)}") from None
-    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        raise ConfigError(f"'{path}' is not a configuration: expected `key: value` lines")
+    with initialize_config_module(module, version_base="1.3"):
+        choices = _groups(GlobalHydra.instance().config_loader()).get(group, [])
+        if choice not in choices:
+            raise ConfigError(f"unknown choice '{choice}' for '{group}'{nearest(choice, choices)}")
+        data = _hydra_compose(f"{group}/{choice}", [], resolve=True)
+    for part in group.split("/"):
+        data = data[part]
     return data
+
+
+def places(config_name: str, *, module: str = CONF_MODULE) -> dict[str, str]:
+    """Where the configuration `config_name` has a group's file: dotted path to group (`run.model` to `model`)."""
+    from hydra import initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+
+    with initialize_config_module(module, version_base="1.3"):
+        return _places(GlobalHydra.instance().config_loader(), config_name)
+
+
+def quoted(value: str) -> str:
+    """`value` as text in an override, whatever it holds: `f"data.path={quoted(path)}"`."""
+    return _quote(value)
 
 
 def list_groups(module: str = CONF_MODULE) -> dict[str, list[str]]:
@@ -159,6 +164,45 @@ def _quote(value: str) -> str:
     # There a backslash is literal, except in a run right before a quote, where each stands doubled.
     escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
     return f"'{escaped}'"
+
+
+def _places(loader: Any, config_name: str) -> dict[str, str]:
+    """Dotted path to group, for every group file in the defaults of `config_name`."""
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+
+    try:
+        defaults = loader.compute_defaults_list(config_name=config_name, overrides=[], run_mode=RunMode.RUN)
+    except HydraException as error:
+        raise ConfigError(f"cannot compose '{config_name}': {_one_line(error)}") from None
+    pairs = (key.partition("@") for key in defaults.overrides.known_choices if not key.startswith("hydra/"))
+    return {package or group.replace("/", "."): group for group, _, package in pairs}
+
+
+def _as_choice(
+    readable: str, override: "Override", groups: Mapping[str, list[str]], at: Mapping[str, str]
+) -> tuple[str, "Override"]:
+    """The override with its group written as Hydra wants it, `group@package=choice`; others as they are."""
+    key, value = override.key_or_group, None if override.is_delete() else override.value()
+    if override.package is not None or override.is_add() or override.is_force_add() or isinstance(value, dict):
+        return readable, override
+    dotted = key.replace("/", ".")
+    above, _, last = dotted.rpartition(".")
+    if dotted in at:
+        package = dotted
+    elif last == "kind" and value in groups.get(at.get(above, ""), []):
+        package = above
+    else:
+        elsewhere = [package for package, group in at.items() if group == key]
+        if len(elsewhere) > 1:
+            raise ConfigError(f"'{readable}' could mean {' or '.join(f'{package}={value}' for package in elsewhere)}")
+        if not elsewhere:
+            return readable, override
+        package = elsewhere[0]
+    group = at[package]
+    name = group if group.replace("/", ".") == package else f"{group}@{package}"
+    _, equals, text = readable.partition("=")
+    return _parse(f"{'~' if override.is_delete() else ''}{name}{equals}{text}")
 
 
 def _groups(loader: Any) -> dict[str, list[str]]:
@@ -217,8 +261,10 @@ def _suggest(data: Mapping[str, Any], path: list[str], depth: int, groups: Mappi
     siblings: Any = data
     for key in path[:depth]:
         siblings = siblings[int(key)] if isinstance(siblings, list) else siblings[key]
-    names = list(siblings) if isinstance(siblings, Mapping) else [str(index) for index in range(len(siblings))]
-    if depth == 0:
+    if isinstance(siblings, list):
+        return f"; allowed here: {', '.join(map(str, range(len(siblings))))}" if siblings else "; the list is empty"
+    names = list(siblings)
+    if len(path) == 1:
         names += [group for group in groups if group not in names]
     close = difflib.get_close_matches(path[depth], names, n=1, cutoff=0.6)
     every = list(_paths(data))
@@ -291,7 +337,7 @@ def _copy(value: Any) -> Any:
     return [_copy(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-# --- Hydra and YAML ----------------------------------------------------------------------------------------------------
+# --- Hydra -------------------------------------------------------------------------------------------------------------
 
 
 def _hydra_compose(config_name: str, overrides: list[str], resolve: bool) -> dict[str, Any]:
@@ -316,27 +362,3 @@ def _hydra_compose(config_name: str, overrides: list[str], resolve: bool) -> dic
 def _one_line(error: BaseException) -> str:
     lines = (line.strip() for line in str(error).splitlines())
     return "; ".join(line.rstrip(".;") for line in lines if line and not line.startswith(("See http", "object_type=")))
-
-
-def _yaml_loader() -> Any:
-    """A safe YAML loader that rejects duplicate keys, reads `1e-3` as a number and leaves dates as text."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            seen: set[Any] = set()
-            for key_node, _ in node.value:
-                key = self.construct_object(key_node, deep=True)
-                if isinstance(key, str) and key in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"duplicate key '{key}'", key_node.start_mark)
-                seen.add(key if isinstance(key, str) else id(key_node))
-            return super().construct_mapping(node, deep=deep)
-
-    # YAML 1.1, which PyYAML follows, wants a dot in every float and turns 2026-01-01 into a date object.
-    Loader.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    number = re.compile(r"^[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$")
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789."))
-    return Loader

@@ -66,7 +66,9 @@ def disk_errors(path: str | Path) -> Iterator[None]:
 def disk_error(path: str | Path, error: OSError) -> InlayError:
     """The one-line error for `error` while writing `path`."""
     if error.errno in _FULL:
-        return InlayError(f"cannot write '{path}': {_FULL[error.errno]}; free some space or choose another place (out=DIR)")
+        return InlayError(
+            f"cannot write '{path}': {_FULL[error.errno]}; free some space or choose another place (out=DIR)"
+        )
     reason = (error.strerror or str(error)).lower()
     if error.errno in _REFUSED:
         return BadInput(f"cannot write '{path}': {reason}; choose another place (out=DIR)")

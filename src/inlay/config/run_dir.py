@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from inlay.config.base import Config
-from inlay.config.compose import load_yaml
 from inlay.config.errors import BadInput
 from inlay.config.files import disk_errors, write_atomic
+from inlay.config.yaml_file import dump_yaml, load_yaml
 
 _STEP = re.compile(r"step-(\d+)")
 
@@ -45,7 +45,9 @@ class RunDir:
             occupied = any(target.iterdir())
         if occupied:
             if (target / "config.yaml").is_file():
-                raise BadInput(f"the run '{target}' exists: go on with it by resume={target}, or choose another out=DIR")
+                raise BadInput(
+                    f"the run '{target}' exists: go on with it by resume={target}, or choose another out=DIR"
+                )
             raise BadInput(f"'{target}' is not empty, and a run would mix with what is there: choose another out=DIR")
         run = cls(target)
         write_atomic(run.config_file, config_text(config, verb, run.config_file))
@@ -123,7 +125,4 @@ def default_path(verb: str, now: datetime | None = None) -> Path:
 
 def config_text(config: Config, verb: str, path: Path) -> str:
     """The YAML text of a resolved configuration, with a first line that says how to start it again."""
-    import yaml
-
-    body = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True, width=120)
-    return f"# Starts the same run again: inlay {verb} --config {path} out=DIR\n{body}"
+    return f"# Starts the same run again: inlay {verb} --config {path} out=DIR\n{dump_yaml(config.to_dict())}"

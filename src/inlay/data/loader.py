@@ -1,20 +1,22 @@
 """The loader: batches of rows in a fixed global order, whose whole state is {epoch, row}.
 
-Global batch b takes the next `rows` rows of the endless sequence epoch 0, epoch 1, ...; a batch may span a border. Rank r
-of w takes rows r, r + w, ... of each batch, so the global stream is the same on any number of ranks. Worker processes only
-compute rows ahead of time; they hold no state, and their number changes nothing but speed.
+Global batch b takes the next `rows` rows of the endless sequence epoch 0, epoch 1, ...; a batch may span a border. Rank
+r of w takes rows r, r + w, ... of each batch, so the global stream is the same on any number of ranks. Worker processes
+only compute rows ahead of time; they hold no state, and their number changes nothing but speed. It refuses to go on
+from a state that was made on another store.
 """
 
 import multiprocessing
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field
 
-from inlay.config import BadInput, Config
+from inlay.config import BadInput, Config, InlayError
 from inlay.data.plan import Plan, plan_epoch
 from inlay.data.rows import Row, RowMaker
 from inlay.fim.format import FimFormat
@@ -47,8 +49,11 @@ class Batch:
 class Rows:
     """Random access to the rows of one split, planning each epoch once. Picklable, so workers can own one."""
 
-    def __init__(self, store: str, split: str, fim: FimConfig, length: int, seed: int) -> None:
-        self._arguments = (store, split, fim, length, seed)
+    def __init__(
+        self, store: str, split: str, fim: FimConfig, length: int, seed: int, shortest_piece: int | None = None
+    ) -> None:
+        self._arguments = (store, split, fim, length, seed, shortest_piece)
+        self._shortest_piece = shortest_piece
         opened = TokenStore.open(store, verify=False)
         self.store_hash = opened.hash
         transform = Transform(fim, FimFormat.load(fim.family, opened.tokenizer))
@@ -56,11 +61,18 @@ class Rows:
         if self.split.token_count == 0:
             raise BadInput(f"the {split} split of {store} is empty; prepare it from more source files")
         if length < 4 * Transform.RESERVE:
-            raise BadInput(f"rows of {length} tokens are too short for the sentinels; use at least {4 * Transform.RESERVE}")
+            raise BadInput(
+                f"rows of {length} tokens are too short for the sentinels; use at least {4 * Transform.RESERVE}"
+            )
+        longest = length - Transform.RESERVE
+        if shortest_piece is not None and not 1 <= shortest_piece <= longest:
+            raise BadInput(
+                f"'data.shortest_piece' = {shortest_piece}: rows of {length} tokens take pieces of 1 to {longest}"
+            )
         self.maker = RowMaker(self.split, transform, length, seed)
         self._plans: dict[int, Plan] = {}
 
-    def __reduce__(self) -> tuple[type["Rows"], tuple[str, str, FimConfig, int, int]]:
+    def __reduce__(self) -> tuple[type["Rows"], tuple[str, str, FimConfig, int, int, int | None]]:
         return type(self), self._arguments
 
     def plan(self, epoch: int) -> Plan:
@@ -68,9 +80,10 @@ class Rows:
         if epoch not in self._plans:
             if len(self._plans) > 1:
                 del self._plans[min(self._plans)]
-            self._plans[epoch] = plan_epoch(
-                self.split, self.maker.transform.format.starts_character, self.maker.length, self.maker.seed, epoch
-            )
+            maker = self.maker
+            safe = maker.transform.format.starts_character
+            shortest = self._shortest_piece
+            self._plans[epoch] = plan_epoch(self.split, safe, maker.length, maker.seed, epoch, shortest)
         return self._plans[epoch]
 
     def row(self, epoch: int, row: int) -> Row:
@@ -78,7 +91,7 @@ class Rows:
         return self.maker.row(self.plan(epoch), epoch, row)
 
     def advance(self, state: LoaderState, count: int) -> tuple[list[tuple[int, int]], LoaderState]:
-        """The next `count` (epoch, row) pairs after `state`, and the state behind them."""
+        """The next `count` (epoch, row) pairs from `state` on, and the state behind them."""
         epoch, row, pairs = state.epoch, state.row, []
         while len(pairs) < count:
             total = self.plan(epoch).row_count
@@ -102,8 +115,13 @@ class Loader:
         world: int = 1,
         workers: int = 0,
     ) -> None:
-        """`rows_per_batch` counts the rows of the global batch, over all ranks. Raises BadInput on another store."""
-        if rows_per_batch % world:
+        """`rows_per_batch` counts the rows of the global batch, over all ranks; `workers` are processes, 0 for none.
+
+        Raises BadInput when the ranks cannot share a batch evenly, or when `state` was made on another store.
+        """
+        if not 0 <= rank < world:
+            raise ValueError(f"rank {rank} is not one of {world} ranks")
+        if rows_per_batch < 1 or rows_per_batch % world:
             raise BadInput(f"{rows_per_batch} rows a batch cannot be shared by {world} ranks evenly")
         state = state or LoaderState()
         if state.store and state.store != rows.store_hash:
@@ -130,7 +148,10 @@ class Loader:
             pairs, self._state = self._next_pairs()
             self._ahead.append((self._pool.submit(_make_rows, pairs), self._state))
         future, after = self._ahead.popleft()
-        return stack(future.result(), after)
+        try:
+            return stack(future.result(), after)
+        except BrokenProcessPool:
+            raise InlayError("a data worker process died (killed, or out of memory); try fewer data.workers") from None
 
     def __enter__(self) -> "Loader":
         return self
@@ -149,7 +170,7 @@ class Loader:
 
 
 def stack(rows: list[Row], after: LoaderState) -> Batch:
-    """Rows to one batch."""
+    """B rows of T slots each to one batch of [B, T] arrays; `after` is the loader's state behind them."""
     names = ("tokens", "targets", "positions", "weights", "kinds", "regions")
     return Batch(**{name: np.stack([getattr(row, name) for row in rows]) for name in names}, after=after)
 

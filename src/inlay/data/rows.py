@@ -1,8 +1,9 @@
 """A row: examples side by side in one window, with everything the model and the loss need to know of each slot.
 
-Legend: T slots in a row. An example of n tokens takes n - 1 slots: slot t holds token t as input and token t + 1 as target,
-so no slot is spent on a terminator's input and none predicts across documents. `positions` restarts at 0 in each example
-and is the only boundary signal; the unused tail is one more document with weight 0.
+Legend: T slots in a row. An example of n tokens takes n - 1 slots: slot t holds token t as input and token t + 1 as
+target, so no slot is spent on a terminator's input and none predicts across documents. `positions` restarts at 0 in
+each example and is the only boundary signal; the unused tail is one more document with weight 0. It refuses examples
+that need more slots than the row has.
 """
 
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An example in its row: where its slots begin, and the piece it was made of."""
+    """An example in its row: its first slot, and the piece it was made of (tokens `start` to `stop` of `document`)."""
 
     example: Example
     slot: int
@@ -74,8 +75,12 @@ class RowMaker:
 
     def row(self, plan: Plan, epoch: int, row: int) -> Row:
         """The row as arrays."""
-        return assemble([placed.example for placed in self.examples(plan, epoch, row)], self.length,
-                        self.transform.format, self._loss_table)
+        return assemble(
+            [placed.example for placed in self.examples(plan, epoch, row)],
+            self.length,
+            self.transform.format,
+            self._loss_table,
+        )
 
     @staticmethod
     def _cost(plan: Plan, piece: int) -> int:
@@ -83,7 +88,10 @@ class RowMaker:
 
 
 def assemble(examples: list[Example], length: int, form: FimFormat, loss_table: np.ndarray) -> Row:
-    """Joins examples to one row of `length` slots and fills the tail with padding of weight 0."""
+    """Joins examples to one row of `length` slots and fills the tail with padding of weight 0.
+
+    `loss_table` [7] float32 by Region. Raises ValueError when the examples need more slots.
+    """
     parts = [example.row for example in examples]
     sizes = [len(part.tokens) - 1 for part in parts]
     tail = length - sum(sizes)

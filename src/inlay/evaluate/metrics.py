@@ -1,9 +1,9 @@
 """Scores one completion against its gold: text measures on the raw text, and whether and where it stopped.
 
 Nothing is stripped or cut before scoring, because light editing decides the score (dropping one newline breaks half of
-the gold answers of a public benchmark). `first_line` is the one post-processed score: both sides cut at their first line
-end. `syntax_valid` is measured for Python alone and only where the gold document compiles; elsewhere it is None, which
-means "not measured" and never counts as wrong.
+the gold answers of a public benchmark). `first_line` is the one post-processed score: both sides cut at their first
+line end. `syntax_valid` is measured for Python alone and only where the gold document compiles; elsewhere it is None,
+which means "not measured" and never counts as wrong.
 """
 
 import math
@@ -46,8 +46,19 @@ METRICS: tuple[Metric, ...] = (
     Metric("empty", "empty", "stopped without any text", "low"),
     Metric("suffix_copied", "copies suffix", "ends with the suffix's first line where the gold does not", "low"),
     Metric("looped", "loops", "reached the budget repeating itself", "low"),
-    Metric("leaked", "leaks", "contains a special token or broken UTF-8, or ended at a stop token that is not the terminator", "low"),
-    Metric("middle_nats", "nats/token", "loss of the gold middle per token, teacher-forced, without terminator", "low", share=False),
+    Metric(
+        "leaked",
+        "leaks",
+        "contains a special token or broken UTF-8, or ended at a stop token that is not the terminator",
+        "low",
+    ),
+    Metric(
+        "middle_nats",
+        "nats/token",
+        "loss of the gold middle per token, teacher-forced, without terminator",
+        "low",
+        share=False,
+    ),
     Metric("middle_bpb", "bits/byte", "the same loss in bits per byte of the middle", "low", share=False),
     Metric("terminator_nats", "end nats", "loss of the terminator after the gold middle", "low", share=False),
 )

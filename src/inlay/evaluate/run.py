@@ -1,8 +1,9 @@
 """Runs a task on a model: gold first, then every order the model was trained in, and writes what came out.
 
-Before any score of a model there is the score of the gold answers through the same path: prompt building, ids, the way back
-to text, and the metrics. Anything under 100 % there says that the harness, not the model, is wrong, and stands at the top
-of the result with the ids of the examples. It refuses an order the format does not have and a task without examples.
+Before any score of a model there is the score of the gold answers through the same path: prompt building, ids, the way
+back to text, and the metrics. Anything under 100 % there says that the harness, not the model, is wrong, and stands at
+the top of the result with the ids of the examples. It refuses an order the format does not have and a task without
+examples.
 """
 
 import json
@@ -22,7 +23,7 @@ from inlay.evaluate.summary import slices, summarise
 from inlay.evaluate.task import Corpus, Example, TaskConfig, tasks
 from inlay.fim.family import Order
 from inlay.infer.detokenise import detokenise
-from inlay.infer.engine import Engine, Generation
+from inlay.infer.engine import BATCH_ROWS, Engine, Generation
 from inlay.infer.open import DtypeName, Opened, open_model
 from inlay.infer.prompt import Context, fit, prompt_of
 from inlay.infer.samples import sample_of
@@ -52,20 +53,21 @@ def evaluate(
     *,
     config: TaskConfig | None = None,
     device: str | None = None,
-    dtype: DtypeName = "float32",
+    dtype: DtypeName = "auto",
     save: bool = True,
 ) -> dict[str, Any]:
     """Evaluates a run directory or a checkpoint and returns `{task, n, gold, metrics, slices, settings, samples}`.
 
-    `task`: a task's name with its default options ("held_out"), or give its options as `config`. `data`: a folder or file to cut gaps from;
-    None takes the held-out split of the store that the run was trained from. `order`: one of psm, spm, spm_v2; None takes
-    every order the model was trained in. `limit`: the first so many examples. `save`: write the result to `RUN/evaluations/TASK.json` and each
-    example to `TASK.items.jsonl` beside it. Raises BadInput for a wrong target, task, data, order or limit.
+    `task`: a task's name with its default options ("held_out"), or give its options as `config`. `data`: a folder or
+    file to cut gaps from; None takes the held-out split of the store that the run was trained from. `order`: one of
+    psm, spm, spm_v2; None takes every order the model was trained in. `limit`: the first so many examples. `save`:
+    write the result to `RUN/evaluations/TASK.json` and each example to `TASK.items.jsonl` beside it. Raises BadInput
+    for a wrong target, task, data, order or limit.
     """
     if limit is not None and limit < 1:
         raise BadInput(f"limit = {limit}: evaluate at least one example")
     options = _options(task, config)
-    opened = open_model(target, device=device, dtype=dtype)
+    opened = open_model(target, device=device, dtype=dtype, rows=BATCH_ROWS)
     corpus = open_path(data) if data is not None else held_out(run_store(opened))
     result, scored = evaluate_opened(opened, options, corpus, order=order, limit=limit, progress=progress)
     if save and opened.run is not None:
@@ -132,7 +134,8 @@ def evaluate_opened(
 
 
 def prepare_examples(opened: Opened, examples: Sequence[Example], max_tokens: int) -> list[Prepared]:
-    """Fits each example into the model's context. The room is the same for all: it depends on the budget, not on the gold."""
+    """Fits each example into the model's context. The room is the same for all: it depends on the budget, not on the
+    gold."""
     room = opened.sequence_length - max_tokens - opened.fim_format.OVERHEAD
     return [
         Prepared(
@@ -144,10 +147,9 @@ def prepare_examples(opened: Opened, examples: Sequence[Example], max_tokens: in
     ]
 
 
-def score_gold(
-    opened: Opened, prepared: Sequence[Prepared], orders: Sequence[Order], judge: Judge
-) -> dict[str, Any]:
-    """The gold answers through the whole path: shares that come back exact and valid, and what failed, by id and reason."""
+def score_gold(opened: Opened, prepared: Sequence[Prepared], orders: Sequence[Order], judge: Judge) -> dict[str, Any]:
+    """The gold answers through the whole path: shares that come back exact and valid, and what failed, by id and
+    reason."""
     failures: list[dict[str, str]] = []
     exact = valid = measured = 0
     for item in prepared:
@@ -173,7 +175,8 @@ def score_gold(
 
 
 def run_store(opened: Opened) -> TokenStore:
-    """The token store that a run was trained from. Raises BadInput when the run does not say, or the store is gone or changed its tokenizer."""
+    """The token store that a run was trained from. Raises BadInput when the run does not say, or the store is gone or
+    changed its tokenizer."""
     path = (opened.config.get("data") or {}).get("path")
     if not isinstance(path, str):
         raise BadInput("the run's configuration has no data.path; say what to evaluate on with --data PATH")

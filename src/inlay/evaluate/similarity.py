@@ -1,7 +1,7 @@
 """Edit similarity: 1 minus the Levenshtein distance over the longer length, by characters.
 
-The distance is the classic dynamic programme (Wagner and Fischer, 1974), a row at a time in numpy: the in-row recurrence
-`d[j] = min(d[j], d[j - 1] + 1)` is a running minimum of `d[j] - j`.
+The distance is the classic dynamic programme (Wagner and Fischer, 1974), a row at a time in numpy: the in-row
+recurrence `d[j] = min(d[j], d[j - 1] + 1)` is a running minimum of `d[j] - j`.
 """
 
 import numpy as np

@@ -1,8 +1,9 @@
 """Sums measures to scores with 95 % intervals, in all and by slice.
 
-Every score is a ratio of sums over examples. The interval resamples *documents* (percentile bootstrap, Efron 1979): gaps
-of one document resemble each other, and counting them as independent would flatter the precision. Where a share is 0 or 1
-in every resample the bootstrap has nothing to say, and the Wilson bound for as many trials as there are documents stands in.
+Every score is a ratio of sums over examples. The interval resamples *documents* (percentile bootstrap, Efron 1979):
+gaps of one document resemble each other, and counting them as independent would flatter the precision. Where a share
+is 0 or 1 in every resample the bootstrap has nothing to say, and the Wilson bound for as many trials as there are
+documents stands in.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,10 +1,13 @@
-"""The result of an evaluation as a table in the terminal: one row a category, the metrics that matter most as columns."""
+"""The result of an evaluation as a table in the terminal: one row a category, the metrics that matter most as
+columns."""
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+# What the report's tables show; the terminal has room for fewer.
 COLUMNS: tuple[tuple[str, str], ...] = (
     ("exact", "exact"),
     ("edit_similarity", "edit sim."),
@@ -14,6 +17,13 @@ COLUMNS: tuple[tuple[str, str], ...] = (
     ("overrun_tokens", "overrun"),
     ("middle_bpb", "bits/byte"),
 )
+TERMINAL_COLUMNS = {
+    "edit_similarity": "edit",
+    "syntax_valid": "valid",
+    "stopped": "stops",
+    "overrun_tokens": "overrun",
+    "middle_bpb": "bits/B",
+}
 PERCENT = frozenset({"exact", "edit_similarity", "first_line", "syntax_valid", "stopped"})
 
 
@@ -22,22 +32,28 @@ def print_table(result: dict[str, Any], console: Console | None = None) -> None:
     console = console or Console()
     settings = result["settings"]
     model = settings["run"] or "model in memory"
-    console.print(
-        f"[bold]{result['task']}[/bold]: {result['n']} gaps in {settings['documents_used']} documents · {model}, step {settings['step']}",
-        highlight=False,
-    )
+    of = f"{result['n']} gaps in {settings['documents_used']} documents"
+    heading = f"{result['task']}: {of} · {model}, step {settings['step']}"
+    console.print(heading, highlight=False, markup=False)
     for line in gold_lines(result["gold"]):
         console.print(line, style="bold red", highlight=False, markup=False)
     for order, overall in result["metrics"].items():
-        table = Table(title=f"order {order}, greedy", title_justify="left", title_style="italic")
-        table.add_column("gap")
-        table.add_column("n", justify="right")
-        for _, title in COLUMNS:
-            table.add_column(title, justify="right")
+        # Ten columns must fit a terminal of 80 characters.
+        table = Table(
+            title=f"order {order}, greedy; shares in %",
+            title_justify="left",
+            box=SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, 0, 0, 1),
+        )
+        table.add_column("gap", no_wrap=True)
+        for title in ("n", "exact", "95 %", *TERMINAL_COLUMNS.values()):
+            table.add_column(title, justify="right", no_wrap=True)
         for category, scores in result["slices"][order]["category"].items():
-            table.add_row(category_title(category), str(scores["exact"]["n"]), *_cells(scores))
+            table.add_row(category_title(category), *_cells(scores))
         table.add_section()
-        table.add_row("all", str(overall["exact"]["n"]), *_cells(overall))
+        table.add_row("all", *_cells(overall))
         console.print(table)
 
 
@@ -74,4 +90,12 @@ def format_score(name: str, score: dict[str, Any], *, interval: bool = True) -> 
 
 
 def _cells(scores: dict[str, Any]) -> list[str]:
-    return [format_score(name, scores[name], interval=name in ("exact", "syntax_valid")) for name, _ in COLUMNS]
+    exact, interval = (
+        _bare("exact", scores["exact"]),
+        format_score("exact", scores["exact"]).partition("(")[2].rstrip(")"),
+    )
+    return [str(scores["exact"]["n"]), exact, interval, *(_bare(name, scores[name]) for name in TERMINAL_COLUMNS)]
+
+
+def _bare(name: str, score: dict[str, Any]) -> str:
+    return format_score(name, score, interval=False).removesuffix(" %")

@@ -1,7 +1,8 @@
 """The contract of an evaluation task: a fixed list of infilling examples, cut from documents the model never saw.
 
-A task decides which gaps are cut; it never looks at the model, so every model with the same tokenizer meets the same list.
-One file a task in `inlay.evaluate.tasks`. Categories are named here because slices, tables and the report share them.
+A task decides which gaps are cut; it never looks at the model, so every model with the same tokenizer meets the same
+list. One file a task in `inlay.evaluate.tasks`. Categories are named here because slices, tables and the report share
+them.
 """
 
 from abc import abstractmethod
@@ -15,7 +16,9 @@ from inlay.text.tokenizer import Tokenizer
 
 tasks = Registry("task", "inlay.evaluate.tasks")
 
-Category = Literal["word", "tokens_1_4", "tokens_5_8", "tokens_9_16", "tokens_17_32", "tokens_33_64", "line_end", "line"]
+Category = Literal[
+    "word", "tokens_1_4", "tokens_5_8", "tokens_9_16", "tokens_17_32", "tokens_33_64", "line_end", "line"
+]
 
 
 @dataclass(frozen=True)
@@ -87,4 +90,5 @@ class TaskConfig(Config):
 
     @abstractmethod
     def examples(self, corpus: Corpus, tokenizer: Tokenizer, limit: int | None = None) -> Sequence[Example]:
-        """The fixed list; `limit` takes its beginning. Raises BadInput when the corpus has no gap of the asked kinds."""
+        """The fixed list; `limit` takes its beginning. Raises BadInput when the corpus has no gap of the asked
+        kinds."""

@@ -1,7 +1,8 @@
 """Counter-based random draws: every draw is a hash of (key, counter), so nothing random is ever carried or saved.
 
-A key is a tuple of integers and strings such as (seed, epoch, document id). Two `Draws` of one key give the same numbers
-on every machine, in every process, in every order of calls to other keys.
+A key is a tuple of integers and strings such as (seed, epoch, document id). Two `Draws` of one key give the same
+numbers on every machine, in every process, in every order of calls to other keys. A key is told apart by what it reads
+as: 1 and "1" are one key. It refuses empty ranges and weights that name nothing.
 """
 
 import math
@@ -46,7 +47,9 @@ class Draws:
         return mean + deviation * radius * math.cos(2.0 * math.pi * self.uniform())
 
     def choose(self, weights: list[float]) -> int:
-        """An index drawn in proportion to `weights` (non-negative, not all zero)."""
+        """An index drawn in proportion to `weights` (non-negative). Raises ValueError when all are zero."""
+        if not any(weights):
+            raise ValueError("all weights are zero")
         mark = self.uniform() * sum(weights)
         for index, weight in enumerate(weights):
             mark -= weight

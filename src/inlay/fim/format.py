@@ -1,4 +1,4 @@
-"""The one format object: training rows, evaluation prompts and served prompts all come from it, and it can invert itself.
+"""The one format object: training rows, evaluation and served prompts all come from it, and it can invert itself.
 
 It works on token ids: the three parts are encoded each as if alone by the caller, and the sentinels are placed here. It
 refuses a tokenizer in which a sentinel is not exactly one special token, and an order its family does not have.
@@ -72,8 +72,12 @@ class FimFormat:
         self.suffix = self._special(family.suffix)
         self.pad = self._special(family.pad)
         self.eot = self._special(family.terminator)
+        self._specials = frozenset(tokenizer.special.values())
         self.stop_ids = frozenset({self.eot, *(self._special(stop) for stop in family.stops)})
-        first = [tokenizer.decode_bytes([token])[:1] for token in range(tokenizer.vocab_size)]
+        # A vocabulary may have holes: ids that no token has.
+        first = [
+            tokenizer.decode_bytes([token] if size else [])[:1] for token, size in enumerate(tokenizer.token_lengths)
+        ]
         self.starts_character = np.array([not byte or byte[0] & 0xC0 != 0x80 for byte in first])
         """[V] bool: whether a token starts on a character boundary, so that text may be cut before it."""
 
@@ -83,13 +87,19 @@ class FimFormat:
         return cls(families.get(name)(), tokenizer)  # type: ignore[arg-type]
 
     def render(self, prefix: Ids, middle: Ids, suffix: Ids, order: Order) -> FimTokens:
-        """A whole training example, terminator included: prefix, middle, suffix ids to one row of ids."""
+        """A whole training example, terminator included: prefix, middle, suffix ids to one row of ids.
+
+        Raises BadInput for an order that the family does not have.
+        """
         parts = self._layout(prefix, suffix, order)
         parts += [(middle, Region.MIDDLE), ((self.eot,), Region.TERMINATOR)]
         return _join(parts, KIND_OF_ORDER[order])
 
     def prompt(self, prefix: Ids, suffix: Ids, order: Order) -> list[int]:
-        """The ids up to where the model begins the middle: `render` without middle and terminator."""
+        """The ids up to where the model begins the middle: `render` without middle and terminator.
+
+        Raises BadInput for an order that the family does not have.
+        """
         return [int(token) for ids, _ in self._layout(prefix, suffix, order) for token in ids]
 
     def plain(self, text: Ids) -> FimTokens:
@@ -108,9 +118,13 @@ class FimFormat:
         order = [token for _, token in marks]
         at = [index for index, _ in marks]
         decode = self.tokenizer.decode_bytes
+        # Text never encodes to a special token, so one in a part is a border of something else than this example.
+        if len(marks) != sum(token in self._specials for token in ids):
+            raise ValueError("the example has a special token inside a part")
         if not marks:
             return decode(ids)
-        if at[0] != 0 or len(marks) != 3 or order[2] != self.middle:
+        known = ([self.prefix, self.suffix, self.middle], [self.suffix, self.prefix, self.middle])
+        if at[0] != 0 or order not in known:
             raise ValueError("the sentinels are in no known order")
         first, second, third = ids[1 : at[1]], ids[at[1] + 1 : at[2]], ids[at[2] + 1 :]
         if order[0] == self.suffix:
@@ -118,9 +132,14 @@ class FimFormat:
         # `<PRE><SUF>s<MID>pm` reads as PSM with an empty prefix, and both restore to what follows <MID>, then s.
         return decode(first) + decode(third) + decode(second)
 
-    def _layout(self, prefix: Ids, suffix: Ids, order: Order) -> list[tuple[Ids, Region]]:
+    def check_order(self, order: Order) -> None:
+        """Raises BadInput when the family has no such order."""
         if order not in self.family.orders:
-            raise BadInput(f"format family '{self.name}' has no order '{order}'; it has {', '.join(self.family.orders)}")
+            orders = ", ".join(self.family.orders)
+            raise BadInput(f"format family '{self.name}' has no order '{order}'; it has {orders}")
+
+    def _layout(self, prefix: Ids, suffix: Ids, order: Order) -> list[tuple[Ids, Region]]:
+        self.check_order(order)
         p, s = (prefix, Region.PREFIX), (suffix, Region.SUFFIX)
         pre, suf, mid = (((token,), Region.SENTINEL) for token in (self.prefix, self.suffix, self.middle))
         if order == "psm":

@@ -43,12 +43,12 @@ class TextView:
 
     @cached_property
     def words(self) -> np.ndarray:
-        """[n, 2] byte spans of the maximal runs of letters, digits and underscores."""
+        """[n, 2] int64 byte spans of the maximal runs of letters, digits, underscores and non-ASCII characters."""
         return np.array([match.span() for match in _WORD.finditer(self.data)], dtype=np.int64).reshape(-1, 2)
 
     @cached_property
     def line_starts(self) -> np.ndarray:
-        """[n + 1] byte offsets where lines start, and the end of the text."""
+        """[n + 1] int64 byte offsets where lines start (0, and after each line feed), and the end of the text."""
         breaks = np.flatnonzero(np.frombuffer(self.data, dtype=np.uint8) == 0x0A) + 1
         return np.unique(np.concatenate([[0], breaks, [len(self.data)]]))
 

@@ -24,8 +24,8 @@ class CompleteConfig(SamplingConfig):
     """How a completion is made."""
 
     order: Order | None = None
-    """Layout of the prompt; None takes spm where the model was trained in it (it makes keystrokes cheap), else the first
-    order it was trained in."""
+    """Layout of the prompt; None takes spm where the model was trained in it (it makes keystrokes cheap), else the
+    first order it was trained in."""
     max_tokens: int = Field(64, ge=1)
     """Budget of text tokens; a completion that reaches it says so in `stopped`."""
     deadline_seconds: float | None = Field(None, gt=0.0)

@@ -1,9 +1,10 @@
 """Generates completions for a batch of prompts with a K/V cache: greedy or sampled, each row stopping by itself.
 
 It decides batching (rows of like length together), the prefill (in slices, so that attention scores stay small), when
-finished rows leave the batch, and where a completion ends: at any stop id of the run's format, which is never part of the
-text; at the token budget, which counts text alone, so that a text of exactly the budget may still be terminated; or at a
-deadline. It refuses a prompt that leaves no room in the trained context. A row's result does not depend on its batch.
+finished rows leave the batch, and where a completion ends: at any stop id of the run's format, which is never part of
+the text; at the token budget, which counts text alone, so that a text of exactly the budget may still be terminated;
+or at a deadline. It refuses a prompt that leaves no room in the trained context. A row's result does not depend on its
+batch.
 
 Shapes: B rows, T tokens of a slice, R reference tokens, V vocabulary, d width. Positions of -1 mark padding, which the
 cache neither stores nor attends to.
@@ -25,6 +26,8 @@ Stopped = Literal["eot", "sentinel", "limit", "deadline"]
 """Why a completion ended: its terminator; another stop id of the format; the token budget; the time budget."""
 
 GREEDY = SamplingConfig()
+BATCH_ROWS = 64
+SLICE_TOKENS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class _Row:
 class Engine:
     """Generation with one opened model. Holds no state between calls."""
 
-    def __init__(self, opened: Opened, batch_rows: int = 64, slice_tokens: int = 8192) -> None:
+    def __init__(self, opened: Opened, batch_rows: int = BATCH_ROWS, slice_tokens: int = SLICE_TOKENS) -> None:
         """`batch_rows`: prompts decoded together; `slice_tokens`: tokens of a batch that one prefill slice may hold."""
         self.opened = opened
         self.batch_rows = batch_rows
@@ -82,7 +85,8 @@ class Engine:
         deadline: float | None = None,
         progress: Callable[[int], Any] | None = None,
     ) -> list[Generation]:
-        """All completions, in the order of `prompts`; the arguments are those of `stream`. `progress` is called with 1 for each that is done."""
+        """All completions, in the order of `prompts`; the arguments are those of `stream`. `progress` is called with 1
+        for each that is done."""
         found: dict[int, Generation] = {}
         for index, generation in self.stream(
             prompts, max_tokens=max_tokens, sampling=sampling, references=references, deadline=deadline
@@ -103,9 +107,10 @@ class Engine:
     ) -> Iterator[tuple[int, Generation]]:
         """Yields (prompt index, completion) as completions end.
 
-        `prompts`: ids of each; `max_tokens`: budget of text tokens, the same for all; `references`: for each prompt the ids of a middle to score
-        (teacher-forced) beside the completion; `deadline`: a `time.monotonic()` moment at which everything ends with
-        what it has. Raises BadInput for an empty prompt, or one that with the budget exceeds the trained context.
+        `prompts`: ids of each; `max_tokens`: budget of text tokens, the same for all; `references`: for each prompt
+        the ids of a middle to score (teacher-forced) beside the completion; `deadline`: a `time.monotonic()` moment at
+        which everything ends with what it has. Raises BadInput for an empty prompt, or one that with the budget
+        exceeds the trained context.
         """
         self.check(prompts, max_tokens)
         order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
@@ -142,7 +147,8 @@ class Engine:
         return generation
 
     def check(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
-        """Raises BadInput for a prompt that is empty or, with its budget and terminator, exceeds the trained context."""
+        """Raises BadInput for a prompt that is empty or, with its budget and terminator, exceeds the trained
+        context."""
         if max_tokens < 1:
             raise BadInput(f"max_tokens = {max_tokens}: a completion needs a budget of at least 1 token")
         limit = self.opened.sequence_length
@@ -152,12 +158,12 @@ class Engine:
             # One place more is the terminator's, which training rows hold as well.
             if len(prompt) + max_tokens + 1 > limit:
                 raise BadInput(
-                    f"prompt {index} has {len(prompt)} tokens, which with max_tokens={max_tokens} and the terminator exceeds the trained"
-                    f" context of {limit}: shorten its far ends or lower max_tokens"
+                    f"prompt {index} has {len(prompt)} tokens, which with max_tokens={max_tokens} and the terminator"
+                    f" exceeds the trained context of {limit}: shorten its far ends or lower max_tokens"
                 )
 
     def _append(self, cache: Any, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Appends ids to each row of the cache, in slices; returns hidden states [B, longest, d] (rubbish at padding)."""
+        """Appends ids to each row of the cache, in slices; returns hidden [B, longest, d] (rubbish at padding)."""
         device = self.opened.device
         lengths = cache.lengths
         longest = max(map(len, rows))
@@ -177,7 +183,8 @@ class Engine:
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """fp32 logits of the tokenizer's ids; a vocabulary padded for speed has rows that mean nothing."""
-        return self.opened.model.logits(hidden)[..., : self.opened.tokenizer.vocab_size].float()
+        # The head runs in fp32 whatever the blocks run in: bf16 logits tie, and a tie is decided by the lower id.
+        return self.opened.model.logits(hidden.float())[..., : self.opened.tokenizer.vocab_size]
 
     def _score(
         self, cache: Any, logits: torch.Tensor, prompts: Sequence[Sequence[int]], references: Sequence[Sequence[int]]

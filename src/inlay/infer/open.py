@@ -1,34 +1,33 @@
 """Opens what a run left behind: its weights, its tokenizer and its FIM format, ready to generate.
 
-It decides which checkpoint counts: the newest one that is complete and whose weights match their recorded hash. A damaged
-one is skipped with a line on standard error and the one before it is taken. It refuses a folder that is neither a run nor
-one of a run's checkpoints, and a run without any readable checkpoint.
+It decides which checkpoint counts: the newest one that is complete and whose weights match their recorded hash. A
+damaged one is skipped with a line on standard error and the one before it is taken. It refuses a folder that is
+neither a run nor one of a run's checkpoints, and a run without any readable checkpoint.
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-import xxhash
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from inlay.config import BadInput, InlayError, validate
 from inlay.config.run_dir import RunDir
 from inlay.fim.family import Order
 from inlay.fim.format import FimFormat
-from inlay.model import ModelConfig, Transformer, build
+from inlay.model import ModelConfig, Transformer, build, checkpoint
 from inlay.text.tokenizer import Tokenizer
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
-"""`auto`: bfloat16 where it was measured to be faster (a GPU, or a CPU with bf16 units and 10M parameters or more)."""
+"""What the blocks compute in; embedding, head and logits stay fp32. `auto` is bfloat16 where it was measured to be faster:
+on a GPU, and on a CPU with bf16 units for 10M parameters or more, or for a batch."""
 
 BFLOAT16_PAYS_FROM = 10_000_000
-"""Non-embedding parameters from which one-row decoding in bf16 beats fp32 on a CPU (267 against 208 tokens/s at 10M, but
-575 against 630 at 3M)."""
+"""Non-embedding parameters from which one-row decoding in bf16 beats fp32 on a CPU (267 against 208 tokens/s at 10M,
+but 575 against 630 at 3M)."""
+BATCH_PAYS_FROM = 8
+"""Rows from which a model of any size gains from bf16 on such a CPU: at 3M and 64 rows it halves the time of the prefill."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,8 @@ class Opened:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the weights are in."""
-        return next(self.model.parameters()).dtype
+        """What the blocks compute in."""
+        return self.model.compute_dtype
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -76,38 +75,45 @@ class Opened:
         }
 
 
-def open_model(target: str | Path, device: str | None = None, dtype: DtypeName = "float32") -> Opened:
+def open_model(
+    target: str | Path, device: str | None = None, dtype: DtypeName = "float32", *, rows: int = 1
+) -> Opened:
     """Opens a run directory (its newest good checkpoint) or one checkpoint folder `RUN/checkpoints/step-N`.
 
-    `device`: a torch device; None takes the GPU when there is one. `dtype`: see `DtypeName`. Raises BadInput when
+    `device`: a torch device; None takes the GPU when there is one. `dtype`: see `DtypeName`, `rows`: how many
+    prompts will run together, for `auto`. Raises BadInput when
     `target` is neither (exit status 2), InlayError when its files are damaged (exit status 1).
     """
-    run, checkpoints = _checkpoints(Path(target))
+    run, candidates = _candidates(Path(target))
     config = run.load_config()
     family, orders, sequence_length = _context(config, str(run.config_file))
     tokenizer = Tokenizer.load(run.tokenizer)
-    checkpoint, record, weights, weights_hash = _newest_good(run, checkpoints)
-    model = build(validate(ModelConfig, record["model"], where=str(checkpoint)), int(record["vocab_size"]))
+    folder, record, skipped = checkpoint.newest_good(candidates, checkpoint.WEIGHTS)
+    for line in skipped:
+        print(f"inlay: {line}", file=sys.stderr)
+    weights = checkpoint.read_tensors(folder, checkpoint.WEIGHTS)
+    model = build(validate(ModelConfig, record["model"], where=str(folder)), int(record["vocab_size"]))
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise InlayError(f"the weights in {checkpoint} do not fit the model they record: {reason[:200]}") from None
+        raise InlayError(f"the weights in {folder} do not fit the model they record: {reason[:200]}") from None
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    number_format = _dtype(dtype, place, model)
-    model = model.to(device=place, dtype=number_format).eval().requires_grad_(False)
-    model.compute_dtype = number_format
+    model = model.to(place).eval().requires_grad_(False)
+    model.compute_dtype = _dtype(dtype, place, model, rows)
+    # Cast once, rather than at every step of a decode.
+    model.blocks.to(model.compute_dtype)
     return Opened(
         model=model,
         tokenizer=tokenizer,
         fim_format=FimFormat.load(family, tokenizer),
         config=config,
-        weights_hash=weights_hash,
+        weights_hash=record["hashes"][checkpoint.WEIGHTS],
         step=int(record["step"]),
         sequence_length=sequence_length,
         orders=orders,
         run=run.path,
-        checkpoint=checkpoint,
+        checkpoint=folder,
     )
 
 
@@ -123,16 +129,16 @@ def in_memory(
     return Opened(model, tokenizer, fim_format, config, weights_hash, step, sequence_length, orders)
 
 
-def _checkpoints(path: Path) -> tuple[RunDir, list[Path]]:
+def _candidates(path: Path) -> tuple[RunDir, list[Path]]:
     """The run that `path` names or belongs to, and its candidate checkpoints, newest first."""
-    if (path / "checkpoint.json").is_file():
+    if (path / checkpoint.RECORD).is_file():
         # A checkpoint knows its weights; the tokenizer and the format belong to its run, two folders up.
         return RunDir.open(path.resolve().parent.parent), [path]
     run = RunDir.open(path)
-    steps = run.steps()
-    if not steps:
+    found = checkpoint.folders(path)
+    if not found:
         raise BadInput(f"'{path}' has no checkpoint yet: go on training it with `inlay train resume={path}`")
-    return run, [run.checkpoint(step) for step in reversed(steps)]
+    return run, found
 
 
 def _context(config: dict[str, Any], where: str) -> tuple[str, tuple[Order, ...], int]:
@@ -148,54 +154,14 @@ def _context(config: dict[str, Any], where: str) -> tuple[str, tuple[Order, ...]
         ) from None
 
 
-def _newest_good(run: RunDir, checkpoints: list[Path]) -> tuple[Path, dict[str, Any], dict[str, torch.Tensor], str]:
-    for position, checkpoint in enumerate(checkpoints):
-        try:
-            return checkpoint, *_read(checkpoint)
-        except InlayError as error:
-            if position + 1 < len(checkpoints):
-                following = checkpoints[position + 1].name
-                print(f"inlay: skipped {checkpoint}: {error}; taking {following}", file=sys.stderr)
-            elif len(checkpoints) == 1:
-                raise InlayError(f"cannot read {checkpoint}: {error}") from None
-            else:
-                raise InlayError(f"none of the {len(checkpoints)} checkpoints in {run} can be read; the last: {error}") from None
-    raise AssertionError("unreachable: a run has at least one candidate checkpoint")
-
-
-def _read(checkpoint: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], str]:
-    """One checkpoint's record, weights and their hash. Raises InlayError that says what is wrong with it."""
-    record_file, weights_file = checkpoint / "checkpoint.json", checkpoint / "weights.safetensors"
-    try:
-        record = json.loads(record_file.read_text(encoding="utf-8"))
-        expected = record["hashes"]["weights.safetensors"]
-        complete = bool(record["complete"]) and {"model", "vocab_size", "step"} <= record.keys()
-    except FileNotFoundError:
-        raise InlayError("it has no checkpoint.json: it was never finished") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InlayError(f"its checkpoint.json is damaged ({type(error).__name__})") from None
-    if not complete:
-        raise InlayError("it was never finished")
-    try:
-        found = xxhash.xxh3_128()
-        with weights_file.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                found.update(block)
-        if found.hexdigest() != expected:
-            raise InlayError("weights.safetensors does not match its recorded hash: a byte has changed")
-        return record, load_file(weights_file), expected
-    except (OSError, SafetensorError) as error:
-        raise InlayError(f"weights.safetensors cannot be read ({type(error).__name__})") from None
-
-
-def _dtype(name: DtypeName, device: torch.device, model: torch.nn.Module) -> torch.dtype:
+def _dtype(name: DtypeName, device: torch.device, model: Transformer, rows: int) -> torch.dtype:
     if name not in get_args(DtypeName):
         raise BadInput(f"unknown dtype '{name}'; allowed: {', '.join(get_args(DtypeName))}")
-    if name == "auto":
-        count = sum(p.numel() for key, p in model.named_parameters() if "embed" not in key and "head" not in key)
-        pays = device.type != "cpu" or (count >= BFLOAT16_PAYS_FROM and _has_bfloat16_units())
-        return torch.bfloat16 if pays else torch.float32
-    return torch.float32 if name == "float32" else torch.bfloat16
+    if name != "auto":
+        return torch.float32 if name == "float32" else torch.bfloat16
+    count = sum(parameter.numel() for parameter in model.blocks.parameters())
+    pays = count >= BFLOAT16_PAYS_FROM or rows >= BATCH_PAYS_FROM
+    return torch.bfloat16 if device.type != "cpu" or (pays and _has_bfloat16_units()) else torch.float32
 
 
 def _has_bfloat16_units() -> bool:

@@ -1,8 +1,8 @@
 """Fits a cursor's surroundings into the model's context: one rule for completion and evaluation.
 
 Only the far ends are trimmed: the head of the prefix and the tail of the suffix, by whole tokens and then on to a
-character boundary. What lies next to the cursor is never dropped. The suffix is promised a third of the room, the prefix
-the rest; what one side does not need goes to the other.
+character boundary. What lies next to the cursor is never dropped. The suffix is promised a third of the room, the
+prefix the rest; what one side does not need goes to the other.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,8 @@ from inlay.text.tokenizer import Tokenizer
 
 SUFFIX_SHARE = 1 / 3
 BYTES_PER_TOKEN_GUESS = 8
-"""How much text is encoded at first per token of room; twice the usual density of code, and doubled until it is enough."""
+"""How much text is encoded at first per token of room; twice the usual density of code, and doubled until it is
+enough."""
 EDGE_TOKENS = 16
 """Tokens encoded beyond the room, so that a pre-token broken by the guess is never in the prompt."""
 
@@ -76,7 +77,8 @@ def _starts_character(data: bytes) -> bool:
 
 
 def _encode_end(text: str, room: int, tokenizer: Tokenizer) -> list[int]:
-    """Ids of the end of `text`: all of it, or at least `room` tokens. Encoding a long file for a short window is waste."""
+    """Ids of the end of `text`: all of it, or at least `room` tokens. Encoding a long file for a short window is
+    waste."""
     length = BYTES_PER_TOKEN_GUESS * (room + EDGE_TOKENS)
     while length < len(text):
         ids = tokenizer.encode(text[len(text) - length :])

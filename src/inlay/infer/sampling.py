@@ -1,7 +1,7 @@
 """How the next token is chosen from the logits: greedily, or by a draw that is keyed and so never depends on the batch.
 
-A draw is a hash of (seed, prompt index, step): the same prompt gives the same text alone, in a batch, and on any machine
-whose logits agree. There is no generator to carry. Shapes: B rows, V vocabulary.
+A draw is a hash of (seed, prompt index, step): the same prompt gives the same text alone, in a batch, and on any
+machine whose logits agree. There is no generator to carry. Shapes: B rows, V vocabulary.
 """
 
 import torch

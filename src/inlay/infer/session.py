@@ -1,8 +1,8 @@
 """One editor session: keeps the K/V cache of the last completion and recomputes only what changed since.
 
 The longest common prefix of the new prompt's ids and the cached ids stays; the cache is cut back to it and the rest is
-decoded. In SPM order typing moves nothing but the prompt's end, so a keystroke costs a few tokens; in PSM the suffix, which
-follows the prefix, is computed again. The result equals that of a fresh run.
+decoded. In SPM order typing moves nothing but the prompt's end, so a keystroke costs a few tokens; in PSM the suffix,
+which follows the prefix, is computed again. The result equals that of a fresh run.
 """
 
 from collections.abc import Sequence

@@ -2,14 +2,15 @@
 
     step-N/weights.safetensors    master weights by parameter name
            optimizer.safetensors  optimizer state by parameter name and quantity
-           checkpoint.json        step, model, loader state ... and the hash of each file; written last
+           checkpoint.json        step, model, loader state ... and the hash of each file and of itself; written last
 
-A folder is written under a temporary name, synced and renamed. Readers check hashes: a flipped byte or a missing file makes
-a checkpoint one that is skipped, with the reason.
+A folder is written under a temporary name, synced and renamed. Readers check hashes: a flipped byte or a missing file
+makes a checkpoint one that is skipped, with the reason.
 """
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,14 @@ from inlay.config.files import disk_errors, sync_folder
 RECORD = "checkpoint.json"
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
+SEAL = "record_hash"
 
 
 def write(folder: Path, tensors: dict[str, dict[str, Tensor]], record: dict[str, Any]) -> None:
     """Writes `folder` with one safetensors file per entry of `tensors`, and `record` as its checkpoint.json.
 
-    Raises InlayError in one line on a full disk; what was there before stays as it was.
+    `record` holds at least step, model and vocab_size. Raises InlayError in one line on a full disk; what was there before
+    stays as it was.
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     with disk_errors(folder):
@@ -40,22 +43,43 @@ def write(folder: Path, tensors: dict[str, dict[str, Tensor]], record: dict[str,
             for name, content in tensors.items():
                 try:
                     save_file({key: value.detach().contiguous() for key, value in content.items()}, temporary / name)
-                except SafetensorError as error:  # the library wraps the system's error into its own text
-                    raise OSError(28, str(error)) if "No space" in str(error) else error from None
+                except SafetensorError as error:
+                    raise _system_error(error) or error from None
             hashes = {name: file_hash(temporary / name) for name in tensors}
-            text = json.dumps({**record, "hashes": hashes, "complete": True}, indent=1)
-            (temporary / RECORD).write_text(text, encoding="utf-8")
+            (temporary / RECORD).write_text(seal({**record, "hashes": hashes, "complete": True}), encoding="utf-8")
             for path in temporary.iterdir():
                 with path.open("rb") as stream:
                     os.fsync(stream.fileno())
             sync_folder(temporary)
-            if folder.exists():  # the same step again, after a resume from an earlier one
-                shutil.rmtree(folder)
+            remove(folder)  # the same step again, after a resume from an earlier one
             temporary.rename(folder)
             sync_folder(folder.parent)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def remove(folder: Path) -> None:
+    """Removes a checkpoint, if it is there; killed half-way it leaves none that a reader would find in parts."""
+    aside = folder.with_name(f".{folder.name}.removed.{os.getpid()}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    if folder.exists():
+        folder.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def seal(record: dict[str, Any]) -> str:
+    """The text of a record with a hash of its own content: a changed step would resume as another run."""
+    content = {key: value for key, value in record.items() if key != SEAL}
+    return json.dumps({**content, SEAL: _record_hash(content)}, indent=1)
+
+
+def clear_unfinished(run: Path) -> None:
+    """Removes what processes have left that were killed while writing or removing a checkpoint of this run."""
+    for left in (run / "checkpoints").glob(".step-*.tmp"):
+        number = left.name.split(".")[-2]
+        if number.isdigit() and not _is_alive(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def folders(run: Path) -> list[Path]:
@@ -73,11 +97,14 @@ def read_record(folder: Path, *files: str) -> dict[str, Any]:
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         hashes = {name: record["hashes"][name] for name in files}
+        sealed = record[SEAL] == _record_hash({key: value for key, value in record.items() if key != SEAL})
         complete = bool(record["complete"]) and {"model", "vocab_size", "step"} <= record.keys()
     except FileNotFoundError:
         raise InlayError(f"it has no {RECORD}: it was never finished") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InlayError(f"its {RECORD} is damaged ({type(error).__name__})") from None
+    if not sealed:
+        raise InlayError(f"{RECORD} does not match its own hash: a byte has changed")
     if not complete:
         raise InlayError("it was never finished")
     for name, expected in hashes.items():
@@ -99,17 +126,25 @@ def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
 
 
 def newest_good(candidates: list[Path], *files: str) -> tuple[Path, dict[str, Any], list[str]]:
-    """The first of `candidates` whose record and named files are undamaged, and why those before it were skipped.
+    """The first of `candidates` whose record and named files are undamaged, and a line for each that was skipped.
 
-    Raises InlayError with the last reason when none is.
+    Raises InlayError with the last reason when none is good.
     """
-    skipped: list[str] = []
+    reasons: list[tuple[Path, InlayError]] = []
     for folder in candidates:
         try:
-            return folder, read_record(folder, *files), skipped
+            record = read_record(folder, *files)
         except InlayError as error:
-            skipped.append(f"skipped {folder}: {error}")
-    raise InlayError(f"no checkpoint can be read: {skipped[-1] if skipped else 'there is none'}")
+            reasons.append((folder, error))
+        else:
+            return folder, record, [f"skipped {bad}: {reason}; taking {folder.name}" for bad, reason in reasons]
+    if not reasons:
+        raise InlayError("there is no checkpoint to read")
+    folder, reason = reasons[-1]
+    if len(reasons) == 1:
+        raise InlayError(f"cannot read {folder}: {reason}")
+    run = folder.parent.parent
+    raise InlayError(f"none of the {len(reasons)} checkpoints in {run} can be read; the last: {reason}")
 
 
 def file_hash(path: Path) -> str:
@@ -119,3 +154,23 @@ def file_hash(path: Path) -> str:
         while block := stream.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _record_hash(record: dict[str, Any]) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps(record, sort_keys=True).encode())
+
+
+def _system_error(error: SafetensorError) -> OSError | None:
+    """The system's error that safetensors has wrapped into its own text ("... (os error 28)")."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return process != os.getpid()

@@ -1,8 +1,9 @@
 """Removal of copies: exact ones everywhere, near ones across the split.
 
-Exact means equal after normalising line ends and blanks at the ends of lines. A near copy matters only where it flatters a measurement: a
-validation document most of whose lines stand in one training document (a vendored or forked file) is left out. The line
-index covers the validation split alone, so its memory stays small however large the corpus is.
+Exact means equal after normalising line ends and blanks at the ends of lines. A near copy matters only where it
+flatters a measurement: a validation document most of whose lines stand in one training document (a vendored or forked
+file) is left out. The line index covers the validation split alone, so its memory stays small however large the corpus
+is.
 """
 
 from collections import Counter, defaultdict
@@ -21,7 +22,9 @@ class DedupConfig(Config):
     """What counts as a copy."""
 
     near_copy_share: float | None = Field(0.5, gt=0, le=1)
-    """A validation document is left out when more than this share of its lines stands in one training document; None keeps all."""
+    """A validation document is left out when more than this share of its lines stands in one training document; None
+    keeps all.
+    """
 
 
 class ExactDedup:

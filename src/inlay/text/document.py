@@ -93,8 +93,8 @@ LANGUAGES = tuple(sorted({*_BY_SUFFIX.values(), *_NAMES.values()}))
 class Document:
     """A text and where it came from.
 
-    `path` is relative to its source and uses forward slashes; `repo` is the unit that is never split between training and
-    validation; `licence` is an SPDX expression where one is known; `source` is the kind of the source.
+    `path` is relative to its source and uses forward slashes; `repo` is the unit that is never split between training
+    and validation; `licence` is an SPDX expression where one is known; `source` is the kind of the source.
     """
 
     id: str

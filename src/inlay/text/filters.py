@@ -1,7 +1,7 @@
 """Content filters: pure functions from a text to the reason for leaving it out, or None to keep it.
 
-They judge what a person did not write or would not read: empty, minified, machine-written, and data files that hold hardly a
-letter. They never change a text, and they never look at more than the text and its path.
+They judge what a person did not write or would not read: empty, minified, machine-written, and data files that hold
+hardly a letter. They never change a text, and they never look at more than the text and its path.
 """
 
 import re

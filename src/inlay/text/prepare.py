@@ -1,10 +1,12 @@
 """Documents to token store: read, filter, remove copies, split, make a tokenizer, tokenize, write.
 
-The sources are read once; texts wait in a spool, in memory up to a stated size and beyond it in a nameless file beside the store.
-The tokenizer sees training text only. The same inputs and configuration give byte-identical files, whatever the number of
-threads. It refuses a corpus with nothing in it, and one that cannot be split; a store appears complete or not at all.
+The sources are read once; texts wait in a spool, in memory up to a stated size and beyond it in a nameless file beside
+the store. The tokenizer sees training text only. The same inputs and configuration give byte-identical files, whatever
+the number of threads. It refuses a corpus with nothing in it, and one that cannot be split; a store appears complete or
+not at all.
 """
 
+import contextlib
 import os
 import tempfile
 from collections import deque
@@ -83,37 +85,46 @@ class _Spooled:
 
 
 class Spool:
-    """Texts in the order of their arrival: in memory up to a limit, then in a nameless temporary file in `folder`."""
+    """Texts in the order of their arrival: in memory up to a limit, then in a nameless temporary file beside `out`.
 
-    def __init__(self, limit: int, folder: Path) -> None:
-        self._file: Any = tempfile.SpooledTemporaryFile(max_size=limit, dir=folder)  # noqa: SIM115 (closed in __exit__)
+    Raises InlayError in one line, naming `out`, when the disk refuses.
+    """
+
+    def __init__(self, limit: int, out: Path) -> None:
+        self._file: Any = tempfile.SpooledTemporaryFile(max_size=limit, dir=str(out.parent))  # noqa: SIM115 (closed in __exit__)
+        self._out = out
         self._end = 0
 
     def add(self, text: str) -> tuple[int, int]:
         """Keeps a text; returns its offset and size in bytes."""
         data = text.encode()
         offset = self._end
-        self._file.seek(offset)
-        self._file.write(data)
+        with disk_errors(self._out):
+            self._file.seek(offset)
+            self._file.write(data)
         self._end += len(data)
         return offset, len(data)
 
     def read(self, offset: int, size: int) -> str:
-        self._file.seek(offset)
-        return self._file.read(size).decode()
+        # Seeking writes what is still buffered, so reading too can meet a full disk.
+        with disk_errors(self._out):
+            self._file.seek(offset)
+            return self._file.read(size).decode()
 
     def __enter__(self) -> "Spool":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
+        # Closing writes once more; by then either all was read or the first error is the one to show.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def prepare(config: PrepareConfig, progress: Progress | None = None) -> TokenStore:
     """Makes the token store that `config` describes and opens it.
 
-    Raises BadInput for a corpus that is missing, empty or too small to split and for a target that exists, InlayError when the
-    disk fails. On any error, and when the process is killed, nothing is left that opens as a store.
+    Raises BadInput for a corpus that is missing, empty or too small to split and for a target that exists, InlayError
+    when the disk fails. On any error, and when the process is killed, nothing is left that opens as a store.
     """
     shown = progress or NoProgress()
     out = Path(os.path.abspath(os.path.expanduser(config.out)))
@@ -121,12 +132,17 @@ def prepare(config: PrepareConfig, progress: Progress | None = None) -> TokenSto
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     dropped = Drops()
-    with Spool(config.spool_bytes, out.parent) as spool:
+    with Spool(config.spool_bytes, out) as spool:
         with shown.phase("read", None, "files") as phase:
-            documents = _read(config, spool, out, dropped, phase.advance)
+            documents = _read(config, spool, dropped, phase.advance)
         if not documents:
-            raise BadInput(f"the corpus is empty: {_place(config)} gave no document; left out: {dropped.summary()}")
-        division = split([Entry(item.document.repo, item.document.path, item.bytes) for item in documents], config.split, config.seed)
+            raise BadInput(
+                f"the corpus is empty: {_place(config)} gave no document; left out: {dropped.summary()}; "
+                "give a place with source code, or widen what is taken"
+            )
+        division = split(
+            [Entry(item.document.repo, item.document.path, item.bytes) for item in documents], config.split, config.seed
+        )
         documents, held_out = _without_near_copies(config, spool, documents, division, dropped)
         training = [item for item, held in zip(documents, held_out, strict=True) if not held]
         tokenizer = _tokenizer(config, spool, training, shown)
@@ -146,7 +162,7 @@ def prepare(config: PrepareConfig, progress: Progress | None = None) -> TokenSto
     return store
 
 
-def _read(config: PrepareConfig, spool: Spool, out: Path, dropped: Drops, advance: Any) -> list[_Spooled]:
+def _read(config: PrepareConfig, spool: Spool, dropped: Drops, advance: Any) -> list[_Spooled]:
     kept: list[_Spooled] = []
     copies = ExactDedup()
     for item in config.source.documents(dropped):
@@ -155,8 +171,7 @@ def _read(config: PrepareConfig, spool: Spool, out: Path, dropped: Drops, advanc
         if reason is not None:
             dropped.add(reason, item.path)
             continue
-        with disk_errors(out):
-            offset, size = spool.add(item.text)
+        offset, size = spool.add(item.text)
         kept.append(_Spooled(replace(item, text=""), offset, size))
     return kept
 
@@ -172,8 +187,8 @@ def _without_near_copies(
     copies = near_copies(_texts(spool, validation), _texts(spool, training), config.dedup.near_copy_share)
     if len(copies) == len(validation):
         raise BadInput(
-            f"corpus too small to split: every validation document ({len(validation)}) is a near copy of a training document; "
-            "give a folder with more code, or dedup.near_copy_share=null"
+            f"corpus too small to split: every validation document ({len(validation)}) is a near copy of a training "
+            "document; give a folder with more code, or dedup.near_copy_share=null"
         )
     gone = {id(validation[position]) for position in copies}
     for position in sorted(copies):
@@ -198,7 +213,9 @@ def _tokenizer(config: PrepareConfig, spool: Spool, training: list[_Spooled], sh
 
 
 def even_sample(sizes: Sequence[int], wanted: int) -> list[int]:
-    """Positions of documents, drawn evenly over their order, that make up about `wanted` bytes (all when there are fewer)."""
+    """Positions of documents, drawn evenly over their order, that make up about `wanted` bytes (all when there are
+    fewer).
+    """
     total = sum(sizes)
     if total <= wanted:
         return list(range(len(sizes)))

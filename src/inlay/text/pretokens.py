@@ -1,9 +1,10 @@
 """Where pre-tokens start, for the Qwen2-style pattern, computed on whole arrays at once.
 
 The pattern splits text by character class alone, and its decisions look at most two characters back, one ahead, and at
-whether a run of blanks ends in a line end. That makes it a handful of vector operations (over 100 MB/s, where a regex engine
-called from Python reaches 7), which is what lets the token store keep one bit per token for nearly nothing. The classes of
-non-ASCII characters are asked from the encoder's own regex engine, so both always know the same Unicode tables.
+whether a run of blanks ends in a line end. That makes it a handful of vector operations (over 100 MB/s, where a regex
+engine called from Python reaches 7), which is what lets the token store keep one bit per token for nearly nothing. The
+classes of non-ASCII characters are asked from the encoder's own regex engine, so both always know the same Unicode
+tables.
 
 Legend: `classes` uint8 [n], one class per character; `starts` bool [n], true where a pre-token begins.
 """
@@ -52,7 +53,7 @@ def _unicode_classes() -> np.ndarray:
         probe = tiktoken.Encoding("probe", pat_str=pattern, mergeable_ranks=_single_bytes(), special_tokens={})
         members = probe.decode(probe.encode_ordinary(everything))
         table[np.frombuffer(members.encode("utf-32-le"), np.uint32)] = value
-    table[: 0x80] = np.frombuffer(_ASCII_CLASSES, np.uint8)[:0x80]
+    table[:0x80] = np.frombuffer(_ASCII_CLASSES, np.uint8)[:0x80]
     return table
 
 
@@ -92,11 +93,11 @@ def _starts_in_bytes(text: str) -> np.ndarray:
 def _starts(classes: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Starts of pre-tokens. classes uint8 [n]; codes [n] code points (or bytes). Returns bool [n].
 
-    Per class of the current character (what precedes it decides):
-    a letter starts after a line end, and after punctuation that is itself inside a pre-token (a single character that
-    starts one takes the letters with it); a number always starts, and so does what follows it; punctuation starts unless
-    it follows punctuation or a space; a line end starts after letters and numbers; a blank starts where a run of blanks begins
-    and before the last blank of a run, except that blanks between line ends stay together.
+    Per class of the current character (what precedes it decides): a letter starts after a line end, and after
+    punctuation that is itself inside a pre-token (a single character that starts one takes the letters with it); a
+    number always starts, and so does what follows it; punctuation starts unless it follows punctuation or a space; a
+    line end starts after letters and numbers; a blank starts where a run of blanks begins and before the last blank of
+    a run, except that blanks between line ends stay together.
     """
     size = len(classes)
     if size == 0:
@@ -124,7 +125,7 @@ def _starts(classes: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def _join_blank_lines(starts: np.ndarray, padded: np.ndarray, blank: np.ndarray) -> None:
-    """Blanks between two line ends belong to the pre-token that began before them, unless punctuation owns the first."""
+    """Blanks between two line ends belong to the pre-token begun before them, unless punctuation owns the first."""
     classes = padded[2:-1]
     trailing = np.flatnonzero(blank[:-1] & (classes[1:] == _LINE_END))
     if len(trailing) == 0:
@@ -164,7 +165,9 @@ def _split_contractions(starts: np.ndarray, padded: np.ndarray, codes: np.ndarra
     near = np.where(near == _LONG_S, ord("s"), near | 0x20)
     first, second = near[:, 0], near[:, 1]
     single = np.isin(first, [ord(letter) for letter in "stmd"])
-    double = ((second == ord("e")) & np.isin(first, [ord("r"), ord("v")])) | ((first == ord("l")) & (second == ord("l")))
+    double = ((second == ord("e")) & np.isin(first, [ord("r"), ord("v")])) | (
+        (first == ord("l")) & (second == ord("l"))
+    )
     ends = np.concatenate((quotes[single] + 2, quotes[double & ~single] + 3))
     ends = ends[ends < len(codes)]
     starts[ends[classes[ends] == _LETTER]] = True

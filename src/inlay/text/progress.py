@@ -1,7 +1,8 @@
 """Progress of long work, as the library sees it: named phases that advance.
 
-Library code takes a `Progress` and knows nothing about terminals. `NoProgress` is the default; `RichProgress` draws bars with rate and time
-left on standard error, and prints one plain line per finished phase when standard error is no terminal.
+Library code takes a `Progress` and knows nothing about terminals. `NoProgress` is the default; `RichProgress` draws
+bars with rate and time left on standard error, and prints one plain line per finished phase when standard error is no
+terminal.
 """
 
 import sys

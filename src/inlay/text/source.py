@@ -51,7 +51,9 @@ class Drops:
 
     def to_dict(self) -> dict[str, dict[str, object]]:
         """`{reason: {"count": n, "paths": [first few]}}`, by reason."""
-        return {reason: {"count": self._counts[reason], "paths": self._paths[reason]} for reason in sorted(self._counts)}
+        return {
+            reason: {"count": self._counts[reason], "paths": self._paths[reason]} for reason in sorted(self._counts)
+        }
 
     def summary(self) -> str:
         """One line such as `3 binary, 1 too large`; `nothing` when all was taken."""
@@ -65,8 +67,9 @@ class Source(Config):
     def documents(self, dropped: Drops, start: int = 0) -> Iterator[Document]:
         """Documents in a fixed order, without the first `start` of them.
 
-        `dropped` receives what was skipped on the way to each document that is yielded (and after the last), so counts of
-        a run that was cut and one that goes on from there add up. Raises BadInput when the source cannot be read at all.
+        `dropped` receives what was skipped on the way to each document that is yielded (and after the last), so counts
+        of a run that was cut and one that goes on from there add up. Raises BadInput when the source cannot be read at
+        all.
         """
         skipped = Drops()
         for position, item in enumerate(self._documents(skipped)):

@@ -1,8 +1,8 @@
-"""Training and validation, split by repository and never by file: files of one project repeat each other, and a split by
-file flatters every number.
+"""Training and validation, split by repository and never by file: files of one project repeat each other, and a split
+by file flatters every number.
 
-The choice depends on (seed, repository names, sizes) alone. Where there is one repository only, its directories take the part of
-repositories. It refuses a corpus that has nothing to tell apart.
+The choice depends on (seed, repository names, sizes) alone. Where there is one repository only, its directories take
+the part of repositories. It refuses a corpus that has nothing to tell apart.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """`validation` bool per document; `split_by` is `repo` or `directory`; `groups` are the groups of each split, sorted."""
+    """`validation` bool per document; `split_by` is `repo` or `directory`; `groups` are the groups of each split,
+    sorted.
+    """
 
     validation: list[bool]
     split_by: str
@@ -46,7 +48,9 @@ class Split:
 
 
 def split(entries: Sequence[Entry], config: SplitConfig, seed: int) -> Split:
-    """Splits documents. Raises BadInput when there are fewer than two groups or an unknown repository is to be held out."""
+    """Splits documents. Raises BadInput when there are fewer than two groups or an unknown repository is to be held
+    out.
+    """
     keys, split_by = [entry.repo for entry in entries], "repo"
     if len(set(keys)) < 2:
         keys, split_by = directory_groups(entries), "directory"
@@ -82,7 +86,8 @@ def choose(sizes: dict[str, int], target: float, seed: int) -> set[str]:
         if taken >= enough:
             continue
         for name in order:
-            closer = abs(taken + sizes[name] - target) < abs(taken - target)
+            # By ratio: for a small project twice the share is a better validation set than a third of it.
+            closer = taken == 0 or max((taken + sizes[name]) / target, 1.0) < target / taken
             if name not in chosen and sizes[name] <= largest and closer and len(chosen) < len(sizes) - 1:
                 chosen.append(name)
                 taken += sizes[name]
@@ -92,8 +97,8 @@ def choose(sizes: dict[str, int], target: float, seed: int) -> set[str]:
 def directory_groups(entries: Sequence[Entry]) -> list[str]:
     """A group for each document of a single repository: its directory, cut to a depth.
 
-    The depth is the shallowest at which there are at least eight groups and none holds more than half of the bytes (deeper cuts part related
-    files), else the one whose largest group is smallest.
+    The depth is the shallowest at which there are at least eight groups and none holds more than half of the bytes
+    (deeper cuts part related files), else the one whose largest group is smallest.
     """
     directories = [entry.path.split("/")[:-1] for entry in entries]
     deepest = max(map(len, directories), default=0)

@@ -107,7 +107,12 @@ class StoreSplit:
         return self._tokenizer.decode_bytes(self.tokens(index).tolist()).decode()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_folder": self._folder, "_dtype": self._dtype, "_tokenizer_folder": self._tokenizer_folder, "_shards": {}}
+        return {
+            "_folder": self._folder,
+            "_dtype": self._dtype,
+            "_tokenizer_folder": self._tokenizer_folder,
+            "_shards": {},
+        }
 
     def __len__(self) -> int:
         return self.document_count
@@ -172,11 +177,15 @@ class TokenStore:
             try:
                 size = file.stat().st_size
                 if size != expected["bytes"]:
-                    raise InlayError(f"damaged token store: {file} has {size} bytes, not {expected['bytes']}; prepare it again")
+                    raise InlayError(
+                        f"damaged token store: {file} has {size} bytes, not {expected['bytes']}; prepare it again"
+                    )
                 if verify and hash_file(file) != expected["hash"]:
                     raise InlayError(f"damaged token store: {file} does not match its hash; prepare it again")
             except OSError as error:
-                raise InlayError(f"damaged token store: cannot read {file}: {error.strerror}; prepare it again") from None
+                raise InlayError(
+                    f"damaged token store: cannot read {file}: {error.strerror}; prepare it again"
+                ) from None
         return cls(path, manifest)
 
     @property

@@ -1,18 +1,20 @@
 """The tokenizer: byte-level BPE, trained and stored by `tokenizers`, encoded by tiktoken from the same ranks.
 
-It decides that text is lossless (no normaliser), that special tokens stand at the end of the vocabulary, and that user text never becomes
-a special token: `<|fim_prefix|>` in a source file is a string like any other. It refuses tokenizers that are not byte-level BPE.
+It decides that text is lossless (no normaliser), that special tokens stand at the end of the vocabulary, and that user
+text never becomes a special token: `<|fim_prefix|>` in a source file is a string like any other. It refuses tokenizers
+that are not byte-level BPE.
 
 Both encoders give the same ids when every token is what BPE makes of that token's own bytes: then a pair of neighbours
-that spells a token is always the pair that its merge names, and merging by rank of the result (tiktoken) is merging by order of
-merges (`tokenizers`). That condition and the pattern are checked when a tokenizer is made; one that does not pass is encoded by
-`tokenizers` itself (`backend` says which), slower and exact.
+that spells a token is always the pair that its merge names, and merging by rank of the result (tiktoken) is merging by
+order of merges (`tokenizers`). That condition and the pattern are checked when a tokenizer is made; one that does not
+pass is encoded by `tokenizers` itself (`backend` says which), slower and exact.
 """
 
 import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,8 @@ SPECIAL_TOKENS = (
 
 _GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _CL100K_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 # Patterns on which both regex engines are known to agree; tests compare them over texts of every character class.
 _SHARED_PATTERNS = frozenset({QWEN_PATTERN, _GPT2_PATTERN, _CL100K_PATTERN})
@@ -57,14 +60,18 @@ class Tokenizer:
     """
 
     def __init__(self, definition: str, end_of_text: str = _END_OF_TEXT, padding: str = _PADDING) -> None:
-        """`definition` is the text of a `tokenizer.json`. Raises BadInput when it is no byte-level BPE or lacks a special token."""
+        """`definition` is the text of a `tokenizer.json`. Raises BadInput when it is no byte-level BPE or lacks a
+        special token.
+        """
         self._definition = definition
         self._names = (end_of_text, padding)
         parsed = _parse(definition)
         self.special: dict[str, int] = {token["content"]: token["id"] for token in parsed.get("added_tokens") or []}
         for name in self._names:
             if name not in self.special:
-                raise BadInput(f"tokenizer has no special token '{name}'; its special tokens: {', '.join(self.special) or 'none'}")
+                raise BadInput(
+                    f"tokenizer has no special token '{name}'; its special tokens: {', '.join(self.special) or 'none'}"
+                )
         self.eot: int = self.special[end_of_text]
         self.pad: int = self.special[padding]
         self._pattern = _pattern_of(parsed)
@@ -84,13 +91,17 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, min_frequency: int = 2) -> "Tokenizer":
-        """Trains BPE on `texts` to exactly `vocab_size` ids, special tokens included, or fewer when the text has too few pairs.
+        """Trains BPE on `texts` to exactly `vocab_size` ids, special tokens included, or fewer when the text has too
+        few pairs.
 
         Raises BadInput when `vocab_size` does not hold the 256 bytes and the special tokens.
         """
         smallest = 256 + len(SPECIAL_TOKENS)
         if vocab_size < smallest:
-            raise BadInput(f"'tokenizer.vocab_size' = {vocab_size}: at least {smallest} (256 bytes and {len(SPECIAL_TOKENS)} special tokens)")
+            raise BadInput(
+                f"'tokenizer.vocab_size' = {vocab_size}: at least {smallest} "
+                f"(256 bytes and {len(SPECIAL_TOKENS)} special tokens)"
+            )
         tokenizer: Any = tokenizers.Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
@@ -107,12 +118,15 @@ class Tokenizer:
             show_progress=False,
         )
         tokenizer.train_from_iterator(texts, trainer)
-        tokenizer.add_special_tokens([tokenizers.AddedToken(name, special=True, normalized=False) for name in SPECIAL_TOKENS])
+        tokenizer.add_special_tokens(
+            [tokenizers.AddedToken(name, special=True, normalized=False) for name in SPECIAL_TOKENS]
+        )
         return cls(tokenizer.to_str())
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
-        """Reads a `tokenizer.json`, or a folder that holds one (and a `tokenizer_config.json` that names its end and padding tokens).
+        """Reads a `tokenizer.json`, or a folder that holds one (and a `tokenizer_config.json` that names its end and
+        padding tokens).
 
         Raises BadInput that names the file when it is missing, damaged, or not a byte-level BPE.
         """
@@ -180,19 +194,18 @@ class Tokenizer:
 
     def pretokens(self, text: str) -> list[str]:
         """`text` split by the pre-tokenizer's pattern; joined they are `text` again."""
-        if text.isascii():
-            positions = np.flatnonzero(self._byte_starts([text])[0]).tolist()
-            return [text[start:stop] for start, stop in zip(positions, [*positions[1:], len(text)], strict=True)]
         data = text.encode()
-        positions = np.flatnonzero(self._byte_starts([text])[0]).tolist()
-        return [data[start:stop].decode() for start, stop in zip(positions, [*positions[1:], len(data)], strict=True)]
+        borders = [*np.flatnonzero(self._byte_starts([text])[0]).tolist(), len(data)]
+        return [data[start:stop].decode() for start, stop in pairwise(borders)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`; bytes that are no UTF-8 become the replacement character."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The exact bytes of `ids`; special tokens give their literal strings. Raises InlayError for an id without a token."""
+        """The exact bytes of `ids`; special tokens give their literal strings. Raises InlayError for an id without a
+        token.
+        """
         try:
             return b"".join([self._bytes[token] for token in ids])
         except KeyError as error:
@@ -242,7 +255,10 @@ class Tokenizer:
         bare = tokenizers.Tokenizer.from_str(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
         names = list(model["vocab"])
         encoded = bare.encode_batch(names)
-        return all(len(found.ids) == 1 and found.ids[0] == model["vocab"][name] for name, found in zip(names, encoded, strict=True))
+        return all(
+            len(found.ids) == 1 and found.ids[0] == model["vocab"][name]
+            for name, found in zip(names, encoded, strict=True)
+        )
 
 
 def _check(text: str) -> None:
@@ -264,14 +280,20 @@ def _parse(definition: str) -> dict[str, Any]:
     # NFC (Qwen2) is left out on purpose: code must come back byte for byte, and source files are NFC almost always.
     if normaliser is not None and normaliser.get("type") != "NFC":
         raise BadInput(f"its normaliser '{normaliser.get('type')}' changes text; give a tokenizer without one")
-    if model.get("byte_fallback") or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix") or model.get("dropout"):
+    if (
+        model.get("byte_fallback")
+        or model.get("continuing_subword_prefix")
+        or model.get("end_of_word_suffix")
+        or model.get("dropout")
+    ):
         raise BadInput("the model is not plain byte-level BPE (byte fallback, word affixes or dropout)")
     return parsed
 
 
 def _merges(model: dict[str, Any]) -> list[tuple[str, str]]:
     """Merges as pairs; older files write them as one string with a space."""
-    return [tuple(merge.split(" ", 1)) if isinstance(merge, str) else (merge[0], merge[1]) for merge in model["merges"]]
+    pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"]]
+    return [(left, right) for left, right in pairs]
 
 
 def _steps(parsed: dict[str, Any]) -> list[dict[str, Any]]:
@@ -317,7 +339,9 @@ def _reference_of(parsed: dict[str, Any]) -> Any:
     model = dict(parsed["model"])
     added = {token["content"] for token in parsed.get("added_tokens") or []}
     model["vocab"] = {token: token_id for token, token_id in model["vocab"].items() if token not in added}
-    plain = dict(parsed, added_tokens=[], normalizer=None, post_processor=None, truncation=None, padding=None, model=model)
+    plain = dict(
+        parsed, added_tokens=[], normalizer=None, post_processor=None, truncation=None, padding=None, model=model
+    )
     try:
         return tokenizers.Tokenizer.from_str(json.dumps(plain))
     except Exception as error:

@@ -1,13 +1,13 @@
 """Writing a token store so that it is there whole or not at all.
 
-Everything goes to a hidden folder beside the target, is synced, and gets the target's name at the very end; the manifest is written
-last. A lock held on a file in that folder tells the folder of a running prepare from one whose process died, and the
-next prepare removes the latter. It refuses a target that exists, and with `overwrite` it still refuses to replace what is
-no token store.
+Everything goes to a hidden folder beside the target, is synced, and gets the target's name at the very end; the
+manifest is written last. A lock held on a file in that folder tells the folder of a running prepare from one whose
+process died, and the next prepare removes the latter. It refuses a target that exists, and with `overwrite` it still
+refuses to replace what is no token store.
 """
 
 import contextlib
-import datetime
+import datetime as dt
 import fcntl
 import os
 import shutil
@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
-import pyarrow
+import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from inlay.config import BadInput
@@ -32,18 +32,18 @@ DEFAULT_SHARD_BYTES = 1 << 28
 _LOCK = "lock"
 _UNLOCKED_GRACE_SECONDS = 3600
 _PENDING_TOKENS = 1 << 20
-_SCHEMA = pyarrow.schema(
+_SCHEMA = pa.schema(
     [
-        ("id", pyarrow.string()),
-        ("path", pyarrow.string()),
-        ("repo", pyarrow.string()),
-        ("language", pyarrow.string()),
-        ("licence", pyarrow.string()),
-        ("source", pyarrow.string()),
-        ("shard", pyarrow.int32()),
-        ("token_offset", pyarrow.int64()),
-        ("token_count", pyarrow.int64()),
-        ("byte_count", pyarrow.int64()),
+        ("id", pa.string()),
+        ("path", pa.string()),
+        ("repo", pa.string()),
+        ("language", pa.string()),
+        ("licence", pa.string()),
+        ("source", pa.string()),
+        ("shard", pa.int32()),
+        ("token_offset", pa.int64()),
+        ("token_count", pa.int64()),
+        ("byte_count", pa.int64()),
     ]
 )
 
@@ -72,7 +72,7 @@ class StoreWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             clean_stale(self.path)
             self._temporary.mkdir()
-            self._lock = open(self._temporary / _LOCK, "wb")  # noqa: SIM115 (held until the store has its name)
+            self._lock = open(self._temporary / _LOCK, "wb")
             fcntl.flock(self._lock, fcntl.LOCK_EX)
         return self
 
@@ -85,7 +85,9 @@ class StoreWriter:
         if self._lock is not None:
             self._lock.close()
 
-    def add(self, split: str, document: Document, ids: np.ndarray, starts: np.ndarray, spans: np.ndarray | None = None) -> None:
+    def add(
+        self, split: str, document: Document, ids: np.ndarray, starts: np.ndarray, spans: np.ndarray | None = None
+    ) -> None:
         """Appends a document to a split.
 
         ids [T] token ids; starts bool [T], true where a pre-token starts; spans int32 [N, 3] byte start, byte end, node
@@ -99,16 +101,18 @@ class StoreWriter:
             self._splits[split].add(document, ids, starts, spans)
 
     def commit(self, fields: dict[str, Any]) -> TokenStore:
-        """Finishes the store under its final name and opens it. `fields` join the manifest (seed, config, split, dropped)."""
+        """Finishes the store under its final name and opens it. `fields` join the manifest (seed, config, split,
+        dropped).
+        """
         with disk_errors(self.path):
             self._tokenizer.save(self._temporary / "tokenizer")
-            counts = {name: writer.finish() for name, writer in self._splits.items()}
+            counts = {name: self._splits[name].finish() for name in sorted(self._splits)}
             files = sorted(file for file in self._temporary.rglob("*") if file.is_file() and file.name != _LOCK)
             for file in files:
                 _sync(file)
             manifest = {
                 "version": VERSION,
-                "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
                 "dtype": self.dtype,
                 "vocab_size": self._tokenizer.vocab_size,
                 "tokenizer_hash": self._tokenizer.hash,
@@ -117,7 +121,10 @@ class StoreWriter:
                 "span_kinds": [],
                 **fields,
                 "files": {
-                    file.relative_to(self._temporary).as_posix(): {"bytes": file.stat().st_size, "hash": hash_file(file)}
+                    file.relative_to(self._temporary).as_posix(): {
+                        "bytes": file.stat().st_size,
+                        "hash": hash_file(file),
+                    }
                     for file in files
                 },
             }
@@ -186,7 +193,7 @@ class _SplitWriter:
     def finish(self) -> dict[str, Any]:
         """Closes the files, writes the index and gives the counts for the manifest."""
         self._close_shard()
-        table = pyarrow.table(self._rows, schema=_SCHEMA)
+        table = pa.table(self._rows, schema=_SCHEMA)
         parquet.write_table(table, self._folder / "documents.parquet", compression="zstd")
         np.save(self._folder / "span_offsets.npy", np.array(self._span_offsets, np.int64))
         np.save(self._folder / "spans.npy", np.concatenate([np.zeros((0, 3), np.int32), *self._spans]))
@@ -211,7 +218,9 @@ class _SplitWriter:
 
     def _totals(self, key: str) -> dict[str, dict[str, int]]:
         totals: dict[str, dict[str, int]] = {}
-        for name, tokens, size in zip(self._rows[key], self._rows["token_count"], self._rows["byte_count"], strict=True):
+        for name, tokens, size in zip(
+            self._rows[key], self._rows["token_count"], self._rows["byte_count"], strict=True
+        ):
             entry = totals.setdefault(name, {"documents": 0, "tokens": 0, "bytes": 0})
             entry["documents"] += 1
             entry["tokens"] += tokens
@@ -254,7 +263,9 @@ def check_target(path: Path, overwrite: bool) -> None:
 
 
 def clean_stale(path: Path) -> None:
-    """Removes what dead processes left beside `path`; gives an overwritten store its name back if the new one never came."""
+    """Removes what dead processes left beside `path`; gives an overwritten store its name back if the new one never
+    came.
+    """
     for old in path.parent.glob(f".{path.name}.old-*"):
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)

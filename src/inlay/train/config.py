@@ -19,6 +19,9 @@ class DataConfig(Config):
     """Token store that `inlay prepare` wrote."""
     workers: int = Field(0, ge=0)
     """Processes that make rows ahead of time; 0 makes them in line (about 1 % of a step on a CPU)."""
+    shortest_piece: int | None = Field(None, ge=8)
+    """Chunk documents into pieces of log-uniform length from so many tokens to a whole row, which gives more middles per
+    token; null fills rows with pieces as long as they hold."""
 
 
 class TrainConfig(Config):
@@ -68,5 +71,5 @@ class TrainRun(Config):
     optim: optimizers.union()  # type: ignore[valid-type]
     schedule: schedules.union()  # type: ignore[valid-type]
     train: TrainConfig
-    callbacks: dict[str, callbacks.union()]  # type: ignore[valid-type]
+    callbacks: dict[str, callbacks.union() | None]  # type: ignore[valid-type]
     """Callbacks by a name of your choice; null takes one of the defaults away."""

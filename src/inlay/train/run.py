@@ -12,11 +12,17 @@ from inlay.train.trainer import Trainer
 
 def train(config: TrainRun, out: str | None = None) -> RunDir:
     """Trains a new run into `out` (default runs/train-DATE-TIME). Raises BadInput when it exists; see `Trainer`."""
-    store = TokenStore.open(config.data.path)
+    TokenStore.open(config.data.path)
     run = RunDir.create(out, config)
-    shutil.copytree(store.path / "tokenizer", run.tokenizer)
-    Trainer(config, run).run_to_end()
+    begin(config, run)
     return run
+
+
+def begin(config: TrainRun, run: RunDir) -> None:
+    """Trains from the beginning in a run directory that was just created with `config`."""
+    store = TokenStore.open(config.data.path, verify=False)
+    shutil.copytree(store.path / "tokenizer", run.tokenizer, dirs_exist_ok=True)
+    Trainer(config, run).run_to_end()
 
 
 def resume(path: str, overrides: Sequence[str] = ()) -> RunDir:

@@ -45,10 +45,10 @@ class Trainer:
         self.config = config
         self.run = run
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.rows = Rows(config.data.path, "train", config.fim, config.train.sequence_length, config.seed)
+        data, length = config.data, config.train.sequence_length
+        self.rows = Rows(data.path, "train", config.fim, length, config.seed, data.shortest_piece)
         self.tokenizer = self.rows.maker.transform.format.tokenizer
-        # A few more rows than tokens keep the head's matmul on even tiles.
-        self.vocab_size = math.ceil(self.tokenizer.vocab_size / 64) * 64
+        self.vocab_size = self.tokenizer.vocab_size
         self.model = build(config.model, self.vocab_size, seed=config.seed).to(self.device)
         self.model.compute_dtype = getattr(torch, config.train.precision)
         self.optimizer = config.optim.build(self.model)
@@ -57,7 +57,7 @@ class Trainer:
         self.seconds = 0.0
         self.loader_state = LoaderState(store=self.rows.store_hash)
         self.total_steps = self._planned_steps()
-        self.callbacks = [callback.build() for callback in config.callbacks.values()]
+        self.callbacks = [callback.build() for callback in config.callbacks.values() if callback is not None]
         self.notices: list[str] = []
         self._blocks: Sequence[BlockCall] | None = None
         self._chunk_step = chunk_step

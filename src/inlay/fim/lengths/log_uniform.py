@@ -1,4 +1,4 @@
-"""log_uniform(low, high): short middles are as common as long ones on a logarithmic scale, which teaches stopping soon."""
+"""log_uniform(low, high): as many short as long middles on a logarithmic scale, which teaches stopping soon."""
 
 import math
 from typing import Literal

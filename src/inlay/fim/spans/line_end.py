@@ -16,7 +16,7 @@ class LineEnd(SpanStrategy):
         starts = view.line_starts
         if len(starts) < 2:
             return None
-        for _ in range(8):  # blank lines have no such span; a few draws find a full one, else the piece is left plain
+        for _ in range(8):  # blank lines have no such span; a few draws find a full one, else another strategy cuts
             line = draws.integer(0, len(starts) - 1)
             begin, end = int(starts[line]), int(starts[line + 1])
             content = view.data[begin:end].rstrip(b"\r\n")

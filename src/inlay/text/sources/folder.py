@@ -1,8 +1,8 @@
 """Any tree of files as a source: by language from the file name, as a version-control system would see the tree.
 
-It honours `.gitignore` files at every level (and those between the repository's root and the folder), never enters version-control data,
-installed packages, virtual environments, caches and build outputs, and never follows a symbolic link, so nothing outside the tree is
-read. It refuses a path that does not exist.
+It honours `.gitignore` files at every level (and those between the repository's root and the folder), never enters
+version-control data, installed packages, virtual environments, caches and build outputs, and never follows a symbolic
+link, so nothing outside the tree is read. It refuses a path that does not exist.
 """
 
 import os
@@ -18,13 +18,56 @@ from inlay.text.document import LANGUAGES, Document, document, language_of
 from inlay.text.source import Drops, Skipped, Source, read_text, sources
 
 _NEVER = frozenset(
-    ".git .hg .svn .bzr node_modules bower_components jspm_packages __pycache__ .venv venv .tox .nox .eggs .mypy_cache .pytest_cache "
-    ".ruff_cache .hypothesis .ipynb_checkpoints site-packages .gradle .idea .vs .next .nuxt .svelte-kit .terraform .cache".split()
+    [
+        ".git",
+        ".hg",
+        ".svn",
+        ".bzr",
+        "node_modules",
+        "bower_components",
+        "jspm_packages",
+        "__pycache__",
+        ".venv",
+        "venv",
+        ".tox",
+        ".nox",
+        ".eggs",
+        ".mypy_cache",
+        ".pytest_cache",
+        ".ruff_cache",
+        ".hypothesis",
+        ".ipynb_checkpoints",
+        "site-packages",
+        ".gradle",
+        ".idea",
+        ".vs",
+        ".next",
+        ".nuxt",
+        ".svelte-kit",
+        ".terraform",
+        ".cache",
+    ]
 )
-_BUILD_OUTPUTS = frozenset("build dist target out bin obj _build htmlcov coverage".split())
+_BUILD_OUTPUTS = frozenset(["build", "dist", "target", "out", "bin", "obj", "_build", "htmlcov", "coverage"])
 _PROJECT_FILES = frozenset(
-    "pyproject.toml setup.py setup.cfg package.json Cargo.toml pom.xml build.gradle build.gradle.kts settings.gradle go.mod CMakeLists.txt "
-    "Makefile meson.build composer.json mix.exs .git".split()
+    [
+        "pyproject.toml",
+        "setup.py",
+        "setup.cfg",
+        "package.json",
+        "Cargo.toml",
+        "pom.xml",
+        "build.gradle",
+        "build.gradle.kts",
+        "settings.gradle",
+        "go.mod",
+        "CMakeLists.txt",
+        "Makefile",
+        "meson.build",
+        "composer.json",
+        "mix.exs",
+        ".git",
+    ]
 )
 _Rules = tuple[tuple[str, pathspec.GitIgnoreSpec], ...]
 
@@ -118,21 +161,28 @@ def _walk_folder(root: Path, folder: str, repo: str | None, rules: _Rules, dropp
 
 
 def _folder_reason(entry: os.DirEntry[str], beside_project_file: bool) -> str | None:
-    if entry.name in _NEVER or entry.name.endswith(".egg-info") or os.path.exists(os.path.join(entry.path, "pyvenv.cfg")):
+    if (
+        entry.name in _NEVER
+        or entry.name.endswith(".egg-info")
+        or os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))
+    ):
         return "installed or cached"
     # Such a name alone proves nothing (`pip/operations/build/` is source); beside a project file it is an output.
     return "build output" if entry.name in _BUILD_OUTPUTS and beside_project_file else None
 
 
 def _enclosing(root: Path) -> tuple[str | None, _Rules]:
-    """The name of the repository around `root`, if any, and the ignore rules between its top and `root` (exclusive)."""
+    """The name of the repository around `root`, if any, and the ignore rules between its top and `root` (exclusive).
+
+    A folder that its repository ignores is no part of it: who names it as a source wants what is inside.
+    """
     if (root / ".git").exists():
         return None, ()
     for top in root.parents:
         if (top / ".git").exists():
             between = [folder for folder in reversed(root.parents) if folder.is_relative_to(top)]
             rules = tuple((str(folder), _read_rules(folder)) for folder in between if (folder / ".gitignore").is_file())
-            return top.name or "root", rules
+            return (None, ()) if _is_ignored(rules, f"{root}/") else (top.name or "root", rules)
     return None, ()
 
 

@@ -1,8 +1,9 @@
 """The standard library and the installed packages of the running interpreter: real code that every user already has.
 
-A document's repo is its distribution (`numpy`), or for the standard library the top-level module (`stdlib/asyncio`); its licence is what
-the package's metadata says. Vendored copies of other packages are left out, because they would put one project on both sides of the
-split. Only files that a distribution lists as its own are read. It refuses names of packages that are not there.
+A document's repo is its distribution (`numpy`), or for the standard library the top-level module (`stdlib/asyncio`);
+its licence is what the package's metadata says. Vendored copies of other packages are left out, because they would put
+one project on both sides of the split. Only files that a distribution lists as its own are read. It refuses names of
+packages that are not there.
 """
 
 import fnmatch
@@ -23,19 +24,23 @@ from inlay.text.source import Drops, Skipped, Source, read_text, sources
 
 _STDLIB = "stdlib"
 _STDLIB_LICENCE = "PSF-2.0"
-_VENDORED = frozenset({"_vendor", "_vendored", "vendor", "vendored", "_vendored_packages", "_bundled", "thirdparty", "third_party"})
+_VENDORED = frozenset(
+    {"_vendor", "_vendored", "vendor", "vendored", "_vendored_packages", "_bundled", "thirdparty", "third_party"}
+)
 # Files that are wrong on purpose, as food for parsers.
 _BAD_SYNTAX = re.compile(r"(?:^|/)(?:bad|badsyntax)_[^/]*\.py$|(?:^|/)lib2to3/tests/data/|(?:^|/)test_lib2to3/data/")
 _LICENCES = {
     "MIT": "mit|mit license|mit licence|the mit license|the mit license (mit)|expat",
-    "Apache-2.0": "apache-2.0|apache 2.0|apache 2|apache 2.0 license|apache license 2.0|apache license, version 2.0|apache software license"
-    "|apache license|apache-2|apache software license 2.0",
-    "BSD-3-Clause": "bsd-3-clause|bsd 3-clause|bsd 3-clause license|3-clause bsd|new bsd|new bsd license|modified bsd|modified bsd license",
+    "Apache-2.0": "apache-2.0|apache 2.0|apache 2|apache 2.0 license|apache license 2.0|apache license, version 2.0"
+    "|apache license|apache-2|apache software license|apache software license 2.0",
+    "BSD-3-Clause": "bsd-3-clause|bsd 3-clause|bsd 3-clause license|3-clause bsd|new bsd|new bsd license|modified bsd"
+    "|modified bsd license",
     "BSD-2-Clause": "bsd-2-clause|bsd 2-clause license|simplified bsd|bsd 2-clause",
     "BSD": "bsd|bsd license|bsd licence",
     "ISC": "isc|isc license|isc license (iscl)",
     "MPL-2.0": "mpl-2.0|mpl 2.0|mozilla public license 2.0 (mpl 2.0)|mozilla public license 2.0",
-    "PSF-2.0": "psf-2.0|psf|psfl|python software foundation license|psf license|python software foundation license version 2",
+    "PSF-2.0": "psf-2.0|psf|psfl|psf license|python software foundation license"
+    "|python software foundation license version 2",
     "Unlicense": "unlicense|the unlicense|the unlicense (unlicense)",
     "GPL-2.0-only": "gnu general public license v2 (gplv2)",
     "GPL-2.0-or-later": "gnu general public license v2 or later (gplv2+)",
@@ -93,7 +98,9 @@ class PythonSource(Source):
 
     def _candidates(self) -> Iterator[_Candidate]:
         yield from _standard_library(self.suffixes)
-        yield from _installed(self.suffixes)
+        # Reading what all distributions list takes half a second; the standard library alone does not need it.
+        if self.packages is None or not all(name.split("/")[0] == _STDLIB for name in self.packages):
+            yield from _installed(self.suffixes)
 
 
 def _standard_library(suffixes: tuple[str, ...]) -> Iterator[_Candidate]:
@@ -111,7 +118,9 @@ def _standard_library(suffixes: tuple[str, ...]) -> Iterator[_Candidate]:
 def _installed(suffixes: tuple[str, ...]) -> Iterator[_Candidate]:
     seen_names: set[str] = set()
     seen_files: set[str] = set()
-    for distribution in sorted(importlib.metadata.distributions(path=_package_folders()), key=lambda item: item.name or ""):
+    for distribution in sorted(
+        importlib.metadata.distributions(path=_package_folders()), key=lambda item: item.name or ""
+    ):
         name = _normal(distribution.name or "")
         if not name or name in seen_names:
             continue
@@ -139,14 +148,15 @@ def _package_folders() -> list[str]:
 
 
 def licence_of(metadata: importlib.metadata.PackageMetadata) -> str | None:
-    """The licence that a package declares: License-Expression, else License, else its classifiers; SPDX where the name is known.
+    """The licence that a package declares: License-Expression, else License, else its classifiers; SPDX where the name
+    is known.
 
     Free text of several lines counts by its first line when that is a known name. None when nothing is declared.
     """
-    expression = metadata.get("License-Expression")
+    expression = _first(metadata, "License-Expression")
     if expression:
         return expression
-    free = (metadata.get("License") or "").strip()
+    free = _first(metadata, "License").strip()
     first = free.split("\n", 1)[0].strip()
     known = _LICENCE_NAMES.get(first.lower())
     declared = [
@@ -165,6 +175,10 @@ def licence_of(metadata: importlib.metadata.PackageMetadata) -> str | None:
     return None
 
 
+def _first(metadata: importlib.metadata.PackageMetadata, field: str) -> str:
+    return (metadata.get_all(field) or [""])[0]
+
+
 def _matches(repo: str, patterns: tuple[str, ...]) -> bool:
     for pattern in patterns:
         name = pattern if pattern.startswith(f"{_STDLIB}/") else _normal(pattern)
@@ -180,4 +194,8 @@ def _normal(name: str) -> str:
 
 def _suggest(name: str, known: set[str]) -> str:
     hint = nearest(name, known)
-    return hint if hint.startswith("; did") else f"; {len(known)} packages are installed, such as {', '.join(sorted(known)[:3])}"
+    return (
+        hint
+        if hint.startswith("; did")
+        else f"; {len(known)} packages are installed, such as {', '.join(sorted(known)[:3])}"
+    )

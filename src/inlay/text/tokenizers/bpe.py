@@ -22,5 +22,5 @@ class BpeTokenizer(Config):
     """A pair of tokens that occurs less often is never merged."""
 
     def build(self, sample: Callable[[int], Iterable[str]]) -> Tokenizer:
-        """`sample(bytes)` gives training texts of about that size. Raises BadInput for a vocabulary that is too small."""
+        """`sample(bytes)` gives training texts of about that size. Raises BadInput for too small a vocabulary."""
         return Tokenizer.train(sample(self.sample_bytes), self.vocab_size, self.min_frequency)

@@ -1,0 +1,79 @@
+"""The verbs that judge runs: `evaluate`, `report`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from inlay.cli.overrides import take
+
+Tail = Annotated[str, Parameter(show_default=False)]
+Json = Annotated[bool, Parameter(name="--json", negative=(), show_default=False)]
+
+
+def evaluate(
+    target: str,
+    /,
+    *overrides: Tail,
+    task: str = "held_out",
+    data: Path | None = None,
+    order: Literal["psm", "spm", "spm_v2"] | None = None,
+    limit: int | None = None,
+    as_json: Json = False,
+) -> None:
+    """Score a model on code that it was not trained on.
+
+    Parameters
+    ----------
+    target
+        A run directory or a checkpoint.
+    overrides
+        Options of the task as key=value: seed=1, categories.word=50 ...
+    task
+        One of the files of the group evaluate.
+    data
+        A file or folder to cut gaps from; by default the run's own held-out documents.
+    order
+        The layout of prompts; by default every one that the model was trained in.
+    limit
+        Only the first so many examples.
+    as_json
+        One JSON object on standard output in place of the table.
+    """
+    from inlay.config import validate
+    from inlay.config.compose import apply_overrides, compose_choice
+    from inlay.evaluate.run import evaluate as run_evaluate
+    from inlay.evaluate.table import print_table
+    from inlay.evaluate.task import tasks
+    from inlay.text.progress import RichProgress
+
+    options = apply_overrides(compose_choice("evaluate", task), overrides)
+    config = validate(tasks.get(str(options.get("kind"))), options, where="command line")
+    place = None if data is None else str(data.expanduser())
+    result = run_evaluate(target, None, place, order, limit, RichProgress(), config=config)
+    if as_json:
+        print(json.dumps(result))
+    else:
+        print_table(result)
+
+
+def report(first: str, /, *more: Tail, out: Path | None = None) -> None:
+    """One or more runs as a single HTML page: loss curves, what they score, samples.
+
+    Parameters
+    ----------
+    first
+        A run directory.
+    more
+        Further run directories to compare with it, and out=FILE.
+    out
+        The page to write; by default report.html in the run directory, or here for several runs.
+    """
+    from inlay.evaluate.report import write_report
+
+    given, others = take(more, "out")
+    place = Path(given) if given is not None else out.expanduser() if out is not None else None
+    if place is None:
+        place = Path("report.html") if others else Path(first) / "report.html"
+    print(write_report([first, *others], str(place)))

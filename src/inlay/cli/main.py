@@ -1,0 +1,77 @@
+"""`inlay`: parses the command line, calls the verb, and turns every error into one line and an exit status.
+
+0 is success, 1 a failure while working, 2 bad input, 130 an interrupt (Ctrl-C), 141 a reader that closed the pipe. No error
+shows a traceback unless `--debug` is given.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from inlay.config.errors import InlayError
+
+DEBUG = "--debug"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line (without the program's name; None takes the process's own) and returns its exit status."""
+    from inlay.cli.app import HEAVY
+    from inlay.cli.runtime import ensure_runtime
+
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = DEBUG in words
+    words = [word for word in words if word != DEBUG]
+    if argv is None and words[:1] and words[0] in HEAVY and not {"--help", "-h"} & set(words):
+        ensure_runtime()
+    try:
+        status = _run(words)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # The interpreter flushes standard output once more at exit; without this it would complain about the pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt as error:
+        if debug:
+            raise
+        return _fail(str(error) or "interrupted", 130)
+    except Exception as error:
+        if debug:
+            raise
+        return _explain(error)
+
+
+def _run(words: list[str]) -> int:
+    from cyclopts import CycloptsError
+
+    from inlay.cli.app import build_app
+    from inlay.config.errors import BadInput
+
+    try:
+        result = build_app()(
+            words, exit_on_error=False, print_error=False, help_on_error=False, result_action="return_value"
+        )
+    except CycloptsError as error:
+        raise BadInput(_one_line(str(error))) from error
+    return result if isinstance(result, int) else 0
+
+
+def _explain(error: Exception) -> int:
+    """Prints the one line of an error and returns its exit status."""
+    if isinstance(error, InlayError):
+        return _fail(str(error), error.exit_status)
+    if isinstance(error, MemoryError):
+        return _fail("out of memory: take a smaller model, fewer rows or a shorter sequence", 1)
+    if isinstance(error, OSError) and error.filename is not None:
+        reason = (error.strerror or type(error).__name__).lower()
+        return _fail(f"'{error.filename}': {reason}", 1)
+    return _fail(f"unexpected {type(error).__name__}: {error}; re-run with {DEBUG} to see where", 1)
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"inlay: {_one_line(message)}", file=sys.stderr)
+    return status
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())

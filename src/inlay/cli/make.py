@@ -1,0 +1,93 @@
+"""The verbs that make something: `demo`, `prepare`, `train`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from inlay.cli.overrides import take
+
+Tail = Annotated[str, Parameter(show_default=False, negative=())]
+
+
+def demo(*overrides: Tail, minutes: float | None = None, corpus: Path | None = None, out: Path | None = None) -> None:
+    """The whole way on real code, in minutes: prepare, train, evaluate, complete, report.
+
+    Parameters
+    ----------
+    overrides
+        Training options as key=value or group=choice.
+    minutes
+        How long to train; the default fits a 2-core CPU.
+    corpus
+        A folder of your own code; by default the Python that is installed on this machine.
+    out
+        The folder for the store, the run and the report.
+    """
+    from inlay.cli.demo import demo as run_demo
+
+    given, rest = take(overrides, "out")
+    place = out if given is None else Path(given)
+    run_demo(minutes=minutes, corpus=_text(corpus), out=_text(place), overrides=rest)
+
+
+def prepare(*overrides: Tail) -> None:
+    """Turn source code into a token store.
+
+    Example: inlay prepare source=folder source.path=CODE out=STORE
+
+    Parameters
+    ----------
+    overrides
+        Options as key=value or group=choice: out, source, source.path, tokenizer, split.validation_fraction ...
+    """
+    from inlay.config import validate
+    from inlay.config.compose import compose
+    from inlay.text.prepare import PrepareConfig
+    from inlay.text.prepare import prepare as run_prepare
+    from inlay.text.progress import RichProgress
+
+    config = validate(PrepareConfig, compose("prepare", overrides), where="command line")
+    store = run_prepare(config, RichProgress())
+    sizes = ", ".join(
+        f"{name} {store.split(name).document_count:,} documents {store.split(name).token_count:,} tokens"
+        for name in store.splits
+    )
+    print(f"{config.out}: {sizes}")
+
+
+def train(*overrides: Tail, config: Path | None = None) -> None:
+    """Train a model on a token store, or go on with a run.
+
+    Examples: inlay train data.path=STORE train.minutes=5 out=RUN, and after a stop: inlay train resume=RUN
+
+    Parameters
+    ----------
+    overrides
+        Options as key=value or group=choice: data.path, model, fim, optim, train.steps, train.minutes, out, resume ...
+    config
+        Start from this file, such as RUN/config.yaml, in place of the defaults.
+    """
+    from inlay.config import BadInput, validate
+    from inlay.config.compose import apply_overrides, compose
+    from inlay.config.yaml_file import load_yaml
+
+    resumed, rest = take(overrides, "resume")
+    if resumed is not None:
+        if rest or config is not None:
+            extra = " ".join([*rest, *([f"--config {config}"] if config is not None else [])])
+            raise BadInput(f"a resumed run keeps its configuration: leave out {extra}, or start a new run")
+        from inlay.train.run import resume
+
+        print(resume(resumed))
+        return
+    out, rest = take(rest, "out")
+    data = compose("train", rest) if config is None else apply_overrides(load_yaml(config), rest)
+    from inlay.train.config import TrainRun
+    from inlay.train.run import train as run_train
+
+    print(run_train(validate(TrainRun, data, where=str(config or "command line")), out))
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path.expanduser())

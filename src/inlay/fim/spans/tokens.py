@@ -1,0 +1,28 @@
+"""Starts at any character and ends where a token ends: a cursor anywhere, and a completion that ends cleanly."""
+
+from typing import Literal
+
+from inlay.fim.draws import Draws
+from inlay.fim.length import lengths
+from inlay.fim.lengths.log_uniform import LogUniform
+from inlay.fim.span import Span, SpanStrategy, TextView, strategies
+
+
+@strategies.register
+class TokenSpan(SpanStrategy):
+    """`length` counts tokens of the document, the one that the start falls into included."""
+
+    kind: Literal["tokens"] = "tokens"
+    length: lengths.union() = LogUniform()  # type: ignore[valid-type]
+    """Law of the middle's length in tokens of the document."""
+
+    def draw(self, view: TextView, draws: Draws) -> Span | None:
+        size = len(view.data)
+        if size == 0:
+            return None
+        start = view.align(draws.integer(0, size))
+        last = min(view.token_at(start) + self.length.draw(draws), len(view.token_offsets) - 1)
+        end = int(view.token_offsets[last])
+        while end < size and view.data[end] & 0xC0 == 0x80:  # a token may end inside a character; the cut may not
+            end += 1
+        return start, end

@@ -1,0 +1,105 @@
+"""A model's table: layers, parameters, FLOPs and K/V bytes per token, counted on the meta device from the built model.
+
+FLOPs are those of the forward pass: two per matrix element and token, and what the mixer says its scores cost.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from inlay.config import validate
+from inlay.config.compose import compose
+from inlay.model.config import ModelConfig
+from inlay.model.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class LayerCount:
+    """One layer: its block, what it holds and what it costs per token."""
+
+    index: int
+    block: str
+    mixer: str
+    mlp: str
+    parameters: int
+    flops: float
+    cache_bytes: int
+
+
+@dataclass(frozen=True)
+class ModelCount:
+    """A whole model. FLOPs are of the forward pass per token at a full context; K/V bytes are in bf16."""
+
+    layers: tuple[LayerCount, ...]
+    embedding: int
+    head: int
+    parameters: int
+    flops: float
+    cache_bytes: int
+
+    @property
+    def non_embedding(self) -> int:
+        """Parameters beside the embedding and head."""
+        return self.parameters - self.embedding - self.head
+
+
+def count(config: ModelConfig, vocab_size: int, context: int) -> ModelCount:
+    """Counts a model of `vocab_size` tokens at `context` positions, without allocating it."""
+    with torch.device("meta"):
+        model = Transformer(config, vocab_size)
+    layers = []
+    for spec, block in zip(model.layout, model.blocks, strict=True):
+        visible = _visible(context, spec.block.mixer.window)
+        flops = _matrix_flops(block) + block.mixer.score_flops(visible)
+        size = sum(parameter.numel() for parameter in block.parameters())
+        kinds = (spec.block.mixer.kind, spec.block.mlp.kind)
+        cache_bytes = block.mixer.cache_bytes(2) if spec.kv_from is None else 0
+        layers.append(LayerCount(spec.index, spec.name, *kinds, size, flops, cache_bytes))
+    head = 0 if model.head is None else model.head.weight.numel()
+    return ModelCount(
+        layers=tuple(layers),
+        embedding=model.embedding.weight.numel(),
+        head=head,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        flops=sum(layer.flops for layer in layers) + 2.0 * model.head_weight.numel(),
+        cache_bytes=sum(layer.cache_bytes for layer in layers),
+    )
+
+
+def _visible(context: int, window: int | None) -> float:
+    """Keys that a query sees on average over a context, itself included: query t sees min(t + 1, window)."""
+    near = context if window is None else min(window, context)
+    return (near * (near + 1) / 2 + (context - near) * near) / context
+
+
+def _matrix_flops(module: nn.Module) -> float:
+    return 2.0 * sum(parameter.numel() for parameter in module.parameters() if parameter.ndim == 2)
+
+
+def print_table(preset: str, overrides: list[str], vocab_size: int = 8192, context: int = 512) -> None:
+    """Prints the table of a preset, `overrides` applied (`model.layers=6` ...)."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    data = compose("train", [f"model={preset}", "data.path=none", "train.steps=1", *overrides])
+    counted = count(validate(ModelConfig, data["model"], where=f"model={preset}"), vocab_size, context)
+    # Narrow enough for 80 columns: numbers are never cut.
+    table = Table(title=f"{preset} · vocabulary {vocab_size:,} · context {context:,}", title_justify="left", box=SIMPLE)
+    for column in ("layer", "block", "mixer", "mlp"):
+        table.add_column(column)
+    for column in ("parameters", "forward\nMFLOP/token", "K/V bytes\n/token"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for layer in counted.layers:
+        numbers = (f"{layer.parameters:,}", f"{layer.flops / 1e6:.2f}", f"{layer.cache_bytes:,}")
+        table.add_row(str(layer.index), layer.block, layer.mixer, layer.mlp, *numbers)
+    table.add_section()
+    ends = "embedding + head" if counted.head else "embedding"
+    head_flops = 2e-6 * (counted.head or counted.embedding)
+    table.add_row("", ends, "", "", f"{counted.embedding + counted.head:,}", f"{head_flops:.2f}", "")
+    totals = (f"{counted.parameters:,}", f"{counted.flops / 1e6:.2f}", f"{counted.cache_bytes:,}")
+    table.add_row("", "all", "", "", *totals)
+    console = Console()
+    console.print(table)
+    console.print(f"{counted.non_embedding:,} parameters beside embedding and head; a training step costs three forwards")

@@ -1,0 +1,91 @@
+"""Progress for people: a bar with loss, tokens/s and time left in a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from inlay.train.callback import Callback, CallbackConfig, callbacks
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from inlay.train.trainer import Trainer
+
+
+@callbacks.register
+class ProgressConfig(CallbackConfig):
+    """On standard error, so that standard output stays for results."""
+
+    kind: Literal["progress"] = "progress"
+    every_seconds: float = Field(15.0, gt=0.0)
+    """Where standard error is no terminal: seconds between lines."""
+
+    def build(self) -> "ProgressLines":
+        return ProgressLines(self)
+
+
+class ProgressLines(Callback):
+    """The callback of ProgressConfig."""
+
+    def __init__(self, config: ProgressConfig) -> None:
+        self._config = config
+        self._bars: Progress | None = None
+        self._task: Any = None
+        self._text = ""
+        self._validation = ""
+        self._printed_at = 0.0
+        self._phase = ""
+
+    def start(self, trainer: "Trainer") -> None:
+        for line in trainer.notices:
+            print(line, file=sys.stderr)
+        self._printed_at = time.monotonic()
+        if not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self._bars = Progress(
+            TextColumn("{task.description:<16}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=Console(stderr=True),
+            speed_estimate_period=60.0,
+        )
+        self._task = self._bars.add_task("train", total=None, text="")
+        self._bars.start()
+
+    def phase(self, trainer: "Trainer", name: str) -> None:
+        self._phase = name
+        if self._bars is not None:
+            self._bars.update(self._task, text=name if trainer.step == 0 else self._text)
+        elif trainer.step == 0:
+            print(name, file=sys.stderr, flush=True)
+
+    def step(self, trainer: "Trainer") -> None:
+        if self._bars is not None:
+            self._bars.update(self._task, total=trainer.total_steps, completed=trainer.step, text=self._text)
+        elif time.monotonic() - self._printed_at >= self._config.every_seconds and self._text:
+            total = trainer.total_steps or "?"
+            print(f"train: step {trainer.step}/{total} · {self._text}", file=sys.stderr, flush=True)
+            self._printed_at = time.monotonic()
+
+    def record(self, trainer: "Trainer", values: dict[str, Any]) -> None:
+        if "validation/l2r/bpb" in values:
+            self._validation = f" · held out {values['validation/l2r/bpb']:.2f} bits/byte"
+        if "train/loss" in values:
+            rate = f"{values['tokens_per_second']:,.0f} tokens/s"
+            self._text = f"loss {values['train/loss']:.2f}{self._validation} · {rate}"
+
+    def finish(self, trainer: "Trainer", completed: bool) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+        elif self._text:
+            print(f"train: step {trainer.step}/{trainer.total_steps} · {self._text}", file=sys.stderr, flush=True)

@@ -1,0 +1,157 @@
+"""What each verb hands to the package that does the work."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from inlay.config import BadInput, Config, Registry
+from inlay.config.run_dir import RunDir
+
+
+class Inner(Config):
+    """Stands for a group."""
+
+    path: str
+
+
+class Run(Config):
+    """Stands for TrainRun."""
+
+    seed: int = 0
+    data: Inner
+
+
+@pytest.fixture
+def training(calls: Callable[..., Any], stand_in: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Stands in for training; `compose` gives a small configuration."""
+    import inlay.config.compose as composing
+
+    stand_in("inlay.train.config", TrainRun=Run)
+
+    def compose(name: str, overrides: list[str]) -> dict[str, Any]:
+        return composing.apply_overrides({"seed": 0, "data": {"path": name}}, overrides)
+
+    monkeypatch.setattr(composing, "compose", compose)
+    return calls("inlay.train.run", "train", "resume", result=RunDir(Path("runs/x")))
+
+
+def test_train_composes_and_takes_out_aside(inlay: Callable[..., Any], training: list[Any]) -> None:
+    assert inlay("train", "seed=3", "out=there") == (0, "runs/x\n", "")
+    assert training == [(Run(seed=3, data=Inner(path="train")), "there")]
+
+
+def test_train_from_a_file(inlay: Callable[..., Any], training: list[Any], tmp_path: Path) -> None:
+    config = Run(seed=7, data=Inner(path="store"))
+    run = RunDir.create(tmp_path / "run", config)
+    assert inlay("train", "--config", str(run.config_file)).status == 0
+    assert inlay("train", "--config", str(run.config_file), "seed=8").status == 0
+    assert training == [(config, None), (Run(seed=8, data=Inner(path="store")), None)]
+    outcome = inlay("train", "--config", str(run.config_file), "sead=8")
+    assert (outcome.status, outcome.err) == (2, "inlay: unknown key 'sead' (sead=8); did you mean 'seed'?\n")
+    run.config_file.write_text("seed: 1\nsead: 2\ndata: {path: x}\n")
+    outcome = inlay("train", "--config", str(run.config_file))
+    assert outcome.err == f"inlay: unknown key 'sead' ({run.config_file}); did you mean 'seed'?\n"
+
+
+def test_train_resumes(inlay: Callable[..., Any], training: list[Any]) -> None:
+    assert inlay("train", "resume=runs/x").status == 0
+    assert training == [("runs/x",)]
+    for words in (["seed=1"], ["out=y"], ["--config", "f"], ["resume=z"]):
+        outcome = inlay("train", "resume=runs/x", *words)
+        assert outcome.status == 2
+    assert len(training) == 1
+
+
+def test_demo(inlay: Callable[..., Any], calls: Callable[..., Any]) -> None:
+    seen = calls("inlay.cli.demo", "demo")
+    assert inlay("demo").status == 0
+    assert inlay("demo", "--minutes", "0.5", "--corpus", "code", "--out", "d", "model=nano").status == 0
+    assert inlay("demo", "out=d2").status == 0
+    assert seen == [
+        ({"minutes": None, "corpus": None, "out": None, "overrides": []},),
+        ({"minutes": 0.5, "corpus": "code", "out": "d", "overrides": ["model=nano"]},),
+        ({"minutes": None, "corpus": None, "out": "d2", "overrides": []},),
+    ]
+
+
+def test_inspect(inlay: Callable[..., Any], calls: Callable[..., Any]) -> None:
+    table = calls("inlay.model.table", "print_table")
+    assert inlay("inspect", "model", "nano", "model.layers=2").status == 0
+    assert table == [("nano", ["model.layers=2"])]
+    shown = calls("inlay.data.inspect", "print_rows", "print_stats")
+    assert inlay("inspect", "rows", "store", "--count", "3", "--json", "fim.rate=1").status == 0
+    assert inlay("inspect", "stats", "store").status == 0
+    assert shown == [("store", 3, True, ["fim.rate=1"]), ("store", False)]
+
+
+class Task(Config):
+    """Stands for the options of a task."""
+
+    kind: Literal["held_out"] = "held_out"
+    seed: int = 0
+
+
+def test_evaluate(
+    inlay: Callable[..., Any], calls: Callable[..., Any], stand_in: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import inlay.config.compose as composing
+
+    def choice(group: str, name: str) -> dict[str, Any]:
+        assert group == "evaluate"
+        return {"kind": name, "seed": 0}
+
+    monkeypatch.setattr(composing, "compose_choice", choice)
+    registry = Registry("task", "json")
+    registry.register(Task)
+    stand_in("inlay.evaluate.task", tasks=registry)
+    table = calls("inlay.evaluate.table", "print_table")
+    seen = calls("inlay.evaluate.run", "evaluate", result={"task": "held_out", "n": 3})
+    outcome = inlay("evaluate", "run", "--data", "code", "--order", "spm", "--limit", "5", "--json", "seed=4")
+    assert (outcome.status, json.loads(outcome.out)) == (0, {"task": "held_out", "n": 3})
+    assert table == []
+    target, task, data, order, limit, _, options = seen[0]
+    assert (target, task, data, order, limit) == ("run", None, "code", "spm", 5)
+    assert options == {"config": Task(seed=4)}
+    assert inlay("evaluate", "run").status == 0
+    assert table == [({"task": "held_out", "n": 3},)]
+    assert inlay("evaluate", "run", "sead=1").err.startswith("inlay: unknown key 'sead'")
+
+
+def test_report(inlay: Callable[..., Any], calls: Callable[..., Any]) -> None:
+    seen = calls("inlay.evaluate.report", "write_report", result="page.html")
+    assert inlay("report", "a").out == "page.html\n"
+    inlay("report", "a", "b")
+    inlay("report", "a", "b", "--out", "c.html")
+    inlay("report", "a", "out=d.html")
+    assert seen == [
+        (["a"], str(Path("a/report.html"))),
+        (["a", "b"], "report.html"),
+        (["a", "b"], "c.html"),
+        (["a"], "d.html"),
+    ]
+
+
+def test_prepare_says_what_it_made(inlay: Callable[..., Any], tmp_path: Path) -> None:
+    for package in ("one", "two", "three"):
+        (tmp_path / "code" / package).mkdir(parents=True)
+        for number in range(4):
+            lines = "".join(f"def {package}_{number}_{line}(value):\n    return value + {line}\n" for line in range(40))
+            (tmp_path / "code" / package / f"m{number}.py").write_text(lines)
+    store = tmp_path / "store"
+    words = ["source.kind=folder", f"source.path={tmp_path / 'code'}", "tokenizer.vocab_size=320", f"out={store}"]
+    outcome = inlay("prepare", *words)
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.startswith(f"{store}: ")
+    assert "train" in outcome.out and "tokens" in outcome.out
+    again = inlay("prepare", *words)
+    assert (again.status, again.out) == (2, "")
+    assert str(store) in again.err
+    assert inlay("prepare", *words[:1], f"source.path={tmp_path / 'none'}", f"out={tmp_path / 's2'}").status == 2
+
+
+def test_an_error_of_the_package_reaches_the_user(inlay: Callable[..., Any], calls: Callable[..., Any]) -> None:
+    calls("inlay.evaluate.report", "write_report", result=BadInput("no run at 'a'"))
+    assert inlay("report", "a") == (2, "", "inlay: no run at 'a'\n")

@@ -1,0 +1,118 @@
+"""Every length law against its closed form, and the registry's contract."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.fim.witness import assert_follows
+
+from inlay.config import BadInput, validate
+from inlay.fim.draws import Draws
+from inlay.fim.length import LengthLaw, lengths
+from inlay.fim.lengths.clamped_normal import ClampedNormal
+from inlay.fim.lengths.log_uniform import LogUniform
+from inlay.fim.lengths.uniform import Uniform
+
+
+def uniform(low: int, high: int) -> dict[int, float]:
+    return dict.fromkeys(range(low, high + 1), 1 / (high - low + 1))
+
+
+def log_uniform(low: int, high: int) -> dict[int, float]:
+    whole = math.log(high + 1) - math.log(low)
+    return {value: (math.log(value + 1) - math.log(value)) / whole for value in range(low, high + 1)}
+
+
+def clamped_normal(low: int, high: int, mean: float = 50.0, deviation: float = 40.0) -> dict[int, float]:
+    def below(value: float) -> float:
+        return 0.5 * (1.0 + math.erf((value - mean) / (deviation * math.sqrt(2.0))))
+
+    inside = {value: below(value + 0.5) - below(value - 0.5) for value in range(low + 1, high)}
+    return inside | {low: below(low + 0.5), high: 1.0 - below(high - 0.5)}
+
+
+CLOSED_FORMS: dict[str, Callable[[int, int], dict[int, float]]] = {
+    "uniform": uniform,
+    "log_uniform": log_uniform,
+    "clamped_normal": clamped_normal,
+}
+
+
+def test_every_law_has_a_closed_form_here() -> None:
+    assert set(CLOSED_FORMS) == set(lengths.members())
+
+
+@pytest.mark.parametrize(("low", "high"), [(1, 100), (3, 17)])
+@pytest.mark.parametrize("kind", sorted(CLOSED_FORMS))
+def test_law(kind: str, low: int, high: int) -> None:
+    law = validate(lengths.get(kind), {"kind": kind, "low": low, "high": high})
+    assert isinstance(law, LengthLaw)
+    assert_follows((law.draw(Draws(kind, key)) for key in range(20_000)), CLOSED_FORMS[kind](low, high))
+
+
+@given(low=st.integers(1, 10**6), more=st.integers(0, 10**6), key=st.integers())
+def test_bounds(low: int, more: int, key: int) -> None:
+    for kind in lengths.members():
+        law = validate(lengths.get(kind), {"kind": kind, "low": low, "high": low + more})
+        assert isinstance(law, LengthLaw)
+        drawn = law.draw(Draws(key))
+        assert type(drawn) is int
+        assert low <= drawn <= low + more
+        assert law.draw(Draws(key)) == drawn
+
+
+class Edge(Draws):
+    """Gives a fixed uniform, for the ends of [0, 1)."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def uniform(self) -> float:
+        return self.value
+
+
+@pytest.mark.parametrize("low", [1, 3, 5, 6, 7, 10, 1000])
+def test_log_uniform_at_the_ends(low: int) -> None:
+    # exp(log(low)) may fall just below low, and exp(log(high + 1)) may reach high + 1.
+    law = LogUniform(low=low, high=2 * low)
+    assert law.draw(Edge(0.0)) == low
+    assert law.draw(Edge(math.nextafter(1.0, 0.0))) == 2 * low
+
+
+@pytest.mark.parametrize("kind", sorted(CLOSED_FORMS))
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"low": 0}, "low"),
+        ({"low": -3}, "low"),
+        ({"high": 0}, "high"),
+        ({"low": 5, "high": 3}, "low 5 is above high 3"),
+        ({"low": "1"}, "low"),
+        ({"high": 1.5}, "high"),
+        ({"hihg": 7}, "did you mean 'high'"),
+    ],
+)
+def test_bad_parameters(kind: str, options: dict[str, Any], named: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        validate(lengths.get(kind), {"kind": kind, **options})
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_deviation() -> None:
+    with pytest.raises(BadInput, match="deviation"):
+        validate(ClampedNormal, {"deviation": 0.0})
+
+
+def test_defaults_are_the_seeds() -> None:
+    assert Uniform().to_dict() == {"kind": "uniform", "low": 1, "high": 100}
+    assert ClampedNormal().to_dict() == {
+        "kind": "clamped_normal",
+        "mean": 50.0,
+        "deviation": 40.0,
+        "low": 1,
+        "high": 100,
+    }
