@@ -13,7 +13,7 @@ PYTEST_ARGS ?=
 UV ?= uv
 
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet install
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet --quiet install
 STAMP_VENV := .venv/.stamp-venv
 STAMP_TORCH := .venv/.stamp-torch
 STAMP_CORE := .venv/.stamp-core

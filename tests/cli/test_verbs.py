@@ -145,7 +145,8 @@ def test_prepare_says_what_it_made(inlay: Callable[..., Any], tmp_path: Path) ->
     outcome = inlay("prepare", *words)
     assert outcome.status == 0, outcome.err
     assert outcome.out.startswith(f"{store}: ")
-    assert "train" in outcome.out and "tokens" in outcome.out
+    assert "train" in outcome.out
+    assert "tokens" in outcome.out
     again = inlay("prepare", *words)
     assert (again.status, again.out) == (2, "")
     assert str(store) in again.err

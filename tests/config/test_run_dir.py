@@ -72,7 +72,7 @@ def test_layout_and_steps(tmp_path: Path) -> None:
 def test_create_refuses_what_is_there(tmp_path: Path) -> None:
     run = RunDir.create(tmp_path / "run", Settings())
     before = run.config_file.read_bytes()
-    with pytest.raises(BadInput, match=rf"resume={run.path}, or choose another out=DIR"):
+    with pytest.raises(BadInput, match=rf"resume={run.path}\) or choose another out=DIR"):
         RunDir.create(run.path, Settings(seed=9))
     assert run.config_file.read_bytes() == before
     (tmp_path / "other").mkdir()

@@ -85,7 +85,7 @@ def test_at_every_capacity(form: FimFormat, key: int) -> None:
         example = transform(ids, capacity, Draws("capacity", key))
         check(form, example, CODE, capacity)
         kinds.append(example.row.kind)
-    # One cut for one key: plain while the middle does not fit, and from there on the same example, less and less trimmed.
+    # One cut for one key: plain while the middle does not fit, from there on the same example, less and less trimmed.
     first = next(index for index, kind in enumerate(kinds) if kind != Kind.L2R)
     assert set(kinds[:first]) <= {Kind.L2R}
     assert len(set(kinds[first:])) == 1
@@ -127,7 +127,7 @@ def test_fit_against_a_slow_search(form: FimFormat, prefix: str, suffix: str, ro
             return False
         return True
 
-    # The longest whole tail of the prefix beside all of the suffix, or else no prefix and the longest head of the suffix.
+    # The longest whole tail of the prefix with all of the suffix, or else no prefix and the longest head of the suffix.
     heads = [(before[cut:], after) for cut in range(len(before))]
     tails = [([], after[:keep]) for keep in range(len(after), -1, -1)]
     best = next(pair for pair in [*heads, *tails] if len(pair[0]) + len(pair[1]) <= room and all(map(whole, pair)))

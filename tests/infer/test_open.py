@@ -97,9 +97,15 @@ def test_weights_of_another_shape_are_an_error(run: Path) -> None:
         open_model(run)
 
 
-def test_dtypes(run: Path) -> None:
+def test_dtypes(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_model(run, dtype="bfloat16").dtype == torch.bfloat16
     # A model this small decodes fastest in fp32, on any CPU.
     assert open_model(run, device="cpu", dtype="auto").dtype == torch.float32
+    half = open_model(run, device="cpu", dtype="bfloat16")
+    assert half.model.embedding.weight.dtype == half.model.head_weight.dtype == torch.float32
+    assert {parameter.dtype for parameter in half.model.blocks.parameters()} == {torch.bfloat16}
+    monkeypatch.setattr("inlay.infer.open._has_bfloat16_units", lambda: True)
+    assert open_model(run, device="cpu", dtype="auto").dtype == torch.float32
+    assert open_model(run, device="cpu", dtype="auto", rows=64).dtype == torch.bfloat16
     with pytest.raises(BadInput, match="unknown dtype"):
         open_model(run, dtype="float8")  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
 """`inlay complete`: one insertion at a cursor, alone on standard output.
 
-It decides where the text around the cursor comes from (a file and a position, two files, or standard input with a marker)
-and refuses a cursor outside the text. Lines end at `\\n` or `\\r\\n`; columns count characters, and the one after the last
-character of a line is allowed.
+It decides where the text around the cursor comes from (a file and a position, two files, or standard input with a
+marker) and refuses a cursor outside the text. Lines end at `\\n` or `\\r\\n`; columns count characters, and the one
+after the last character of a line is allowed.
 """
 
 import json

@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from cyclopts import Parameter
 
 from inlay.cli.overrides import take
+
+if TYPE_CHECKING:
+    from inlay.evaluate.task import TaskConfig
 
 Tail = Annotated[str, Parameter(show_default=False)]
 Json = Annotated[bool, Parameter(name="--json", negative=(), show_default=False)]
@@ -49,7 +52,7 @@ def evaluate(
     from inlay.text.progress import RichProgress
 
     options = apply_overrides(compose_choice("evaluate", task), overrides)
-    config = validate(tasks.get(str(options.get("kind"))), options, where="command line")
+    config = cast("TaskConfig", validate(tasks.get(str(options.get("kind"))), options, where="command line"))
     place = None if data is None else str(data.expanduser())
     result = run_evaluate(target, None, place, order, limit, RichProgress(), config=config)
     if as_json:

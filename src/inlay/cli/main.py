@@ -1,7 +1,7 @@
 """`inlay`: parses the command line, calls the verb, and turns every error into one line and an exit status.
 
-0 is success, 1 a failure while working, 2 bad input, 130 an interrupt (Ctrl-C), 141 a reader that closed the pipe. No error
-shows a traceback unless `--debug` is given.
+0 is success, 1 a failure while working, 2 bad input, 130 an interrupt (Ctrl-C), 141 a reader that closed the pipe. No
+error shows a traceback unless `--debug` is given.
 """
 
 import os

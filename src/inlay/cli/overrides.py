@@ -1,7 +1,7 @@
 """The `key=value` tail of a command line: which of its keys belong to the verb itself, the rest being configuration.
 
-`out=DIR` and `resume=RUN` name where a verb writes and what it goes on with; they are no part of a run's configuration, so
-that the same configuration can start a second run elsewhere.
+`out=DIR` and `resume=RUN` name where a verb writes and what it goes on with; they are no part of a run's configuration,
+so that the same configuration can start a second run elsewhere.
 """
 
 import os

@@ -1,15 +1,16 @@
 """The process environment that CPU work needs, set before the process starts to work: it replaces itself once.
 
-It decides, on Linux, three things that can only be set from outside a process, and overrides none that the user has set:
+It decides, on Linux, three things that can only be set from outside a process, and overrides none that
+the user has set:
 
-* `GLIBC_TUNABLES`: freed memory is kept and huge pages are used. By default glibc returns every large block to the system
-  and takes a page fault for each 4 KiB of the next one.
+* `GLIBC_TUNABLES`: freed memory is kept and huge pages are used. By default glibc returns every large block to the
+  system and takes a page fault for each 4 KiB of the next one.
 * `GOMP_SPINCOUNT`: how long an OpenMP thread spins at a barrier before it sleeps. By default it spins for milliseconds,
-  which starves the others as soon as a neighbour uses a core; never spinning (`OMP_WAIT_POLICY=passive`) is slower on an
-  idle machine.
+  which starves the others as soon as a neighbour uses a core; never spinning (`OMP_WAIT_POLICY=passive`) is slower on
+  an idle machine.
 * `OMP_NUM_THREADS`: one for each physical core that this process may use, by its affinity and its control group.
 
-`INLAY_NO_REEXEC=1` leaves everything as it is. Only the entry points call `ensure_runtime`; a library import never does.
+`INLAY_NO_REEXEC=1` leaves everything as it is. Only the entry points call `ensure_runtime`, never a library import.
 """
 
 import contextlib
@@ -21,16 +22,17 @@ from pathlib import Path
 MARK = "INLAY_RUNTIME"
 OPT_OUT = "INLAY_NO_REEXEC"
 _GIB = 1 << 30
-# Measured on 2 cores with torch 2.13 and glibc 2.36: float() of a bfloat16 [8192, 4096] takes 37 ms by default, 9.4 with a
-# threshold of 32 MiB (the most that mallopt takes), 2.9 with this one. hugetlb=1 asks for transparent huge pages.
+# Measured on 2 cores with torch 2.13 and glibc 2.36: float() of a bfloat16 [8192, 4096] takes 37 ms by default, 9.4
+# with a threshold of 32 MiB (the most that mallopt takes), 2.9 with this one. hugetlb=1 asks for transparent huge
+# pages.
 TUNABLES = {
     "glibc.malloc.mmap_threshold": str(4 * _GIB),
     "glibc.malloc.trim_threshold": str(16 * _GIB),
     "glibc.malloc.top_pad": str(64 << 20),
     "glibc.malloc.hugetlb": "1",
 }
-# 60 small matrix products with silu, 2 threads, idle: 47.7 ms by default, 48.0 at 1,000, 54.4 with a passive wait policy.
-# Beside one spinning neighbour: 620 to 930 ms by default, 154 at 10,000, 101 at 1,000, 95 passive.
+# 60 small matrix products with silu, 2 threads, idle: 47.7 ms by default, 48.0 at 1,000, 54.4 with a passive wait
+# policy. Beside one spinning neighbour: 620 to 930 ms by default, 154 at 10,000, 101 at 1,000, 95 passive.
 SPIN_COUNT = "1000"
 
 

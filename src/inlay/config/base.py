@@ -37,8 +37,8 @@ class Config(BaseModel):
 def validate(cls: type[C], data: dict[str, Any], where: str = "") -> C:
     """Validates plain data to a frozen `cls`.
 
-    `where` names the origin (a file or "command line") in the message. Raises ConfigError with one line: the full dotted
-    path, the value, what is allowed, and the nearest right name for an unknown key.
+    `where` names the origin (a file or "command line") in the message. Raises ConfigError with one line: the full
+    dotted path, the value, what is allowed, and the nearest right name for an unknown key.
     """
     try:
         return cls.model_validate_json(json.dumps(data))
@@ -90,10 +90,10 @@ def _shortened(text: str, limit: int = 80) -> str:
 def _resolve(
     cls: type[BaseModel], location: tuple[int | str, ...]
 ) -> tuple[list[int | str], type[BaseModel] | None, list[type[BaseModel]]]:
-    """Reads a pydantic error location: the user's path, the model that holds its last key, and the models allowed there.
+    """Reads a pydantic error location: the user's path, the model that holds its last key, the models allowed there.
 
-    pydantic inserts the tag of a union (`adamw` in `optim.adamw.lr`) into the location, and the data has no such key: the
-    walk follows the annotations, and drops one entry wherever a union of several members stands.
+    pydantic inserts the tag of a union (`adamw` in `optim.adamw.lr`) into the location, and the data has no such key:
+    the walk follows the annotations, and drops one entry wherever a union of several members stands.
     """
     path: list[int | str] = []
     holder: type[BaseModel] | None = None
@@ -141,5 +141,5 @@ def _kinds(member: type[BaseModel]) -> tuple[str, ...]:
     return typing.get_args(field.annotation) if field else ()
 
 
-def _is_model(annotation: Any) -> bool:
+def _is_model(annotation: Any) -> "typing.TypeGuard[type[BaseModel]]":
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)

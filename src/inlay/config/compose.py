@@ -3,10 +3,10 @@
 It decides what an override may name and refuses every other one before Hydra sees it, so that each mistake is one line
 with the full path and the nearest right name. It validates no values: that is `inlay.config.validate`'s work.
 
-An override is Hydra's: `group=choice`, `key.path=value`, `+key=value` (adds), `~key` (removes). A plain value that Hydra's
-grammar cannot read (`~/code`, `/home/josé`, `a=b`) is taken as text, and a leading `~/` as the home directory. A group is
-named by itself or by where it stands (`model=micro` or `run.model=micro`), and where its files are named by their kind,
-`source.kind=folder` is `source=folder`: a kind is swapped whole or not at all.
+An override is Hydra's: `group=choice`, `key.path=value`, `+key=value` (adds), `~key` (removes). A plain value that
+Hydra's grammar cannot read (`~/code`, `/home/josé`, `a=b`) is taken as text, and a leading `~/` as the home directory.
+A group is named by itself or by where it stands (`model=micro` or `run.model=micro`), and where its files are named by
+their kind, `source.kind=folder` is `source=folder`: a kind is swapped whole or not at all.
 """
 
 import difflib
@@ -25,7 +25,7 @@ CONF_MODULE = "inlay.conf"
 
 
 def compose(config_name: str, overrides: Sequence[str] = (), *, module: str = CONF_MODULE) -> dict[str, Any]:
-    """The configuration `config_name` of `module`'s YAML groups with `overrides` applied, as a resolved plain dictionary.
+    """The configuration `config_name` of `module`'s YAML groups with `overrides` applied: resolved plain data.
 
     Raises ConfigError with one line for an override that cannot be read, an unknown group, choice or key, a mandatory
     value (`???`) that nothing gave, and an interpolation that leads nowhere.
@@ -85,7 +85,7 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str], *, module
 
 
 def compose_choice(group: str, choice: str, *, module: str = CONF_MODULE) -> dict[str, Any]:
-    """The one file `choice` of a group, as a resolved plain dictionary. Raises ConfigError that names the nearest choice."""
+    """The one file `choice` of a group as resolved plain data. Raises ConfigError that names the nearest choice."""
     from hydra import initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
 
@@ -110,7 +110,9 @@ def places(config_name: str, *, module: str = CONF_MODULE) -> dict[str, str]:
 
 def quoted(value: str) -> str:
     """`value` as text in an override, whatever it holds: `f"data.path={quoted(path)}"`."""
-    return _quote(value)
+    # There a backslash is literal, except in a run right before a quote, where each stands doubled.
+    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
+    return f"'{escaped}'"
 
 
 def list_groups(module: str = CONF_MODULE) -> dict[str, list[str]]:
@@ -122,7 +124,7 @@ def list_groups(module: str = CONF_MODULE) -> dict[str, list[str]]:
         return _groups(GlobalHydra.instance().config_loader())
 
 
-# --- reading overrides -------------------------------------------------------------------------------------------------
+# --- reading overrides ---
 
 
 def _parse(text: str) -> tuple[str, "Override"]:
@@ -134,7 +136,7 @@ def _parse(text: str) -> tuple[str, "Override"]:
     if (not equals and not text.startswith("~")) or not key.strip("+~"):
         raise ConfigError(f"cannot read '{text}': an override is key=value or group=choice")
     if value.startswith("~/"):
-        value = _quote(os.path.expanduser(value))
+        value = quoted(os.path.expanduser(value))
     parser = OverridesParser.create()
     readable = key + equals + value
     try:
@@ -146,7 +148,7 @@ def _parse(text: str) -> tuple[str, "Override"]:
                 f"cannot read the value of '{text}': check its brackets and quotes, or quote it whole: {key}=\"'...'\""
             ) from None
         try:
-            readable = key + equals + _quote(value)
+            readable = key + equals + quoted(value)
             override = parser.parse_override(readable)
         except HydraException:
             raise ConfigError(
@@ -154,16 +156,9 @@ def _parse(text: str) -> tuple[str, "Override"]:
             ) from None
     if override.is_sweep_override():
         raise ConfigError(
-            f"'{text}' lists several values: write {key}=[a,b] for a list, or quote text that holds a comma: {key}=\"'a,b'\""
+            f"'{text}' lists several values: write {key}=[a,b] for a list, {key}=\"'a,b'\" for text with a comma"
         )
     return readable, override
-
-
-def _quote(value: str) -> str:
-    """`value` as one single-quoted text of Hydra's grammar."""
-    # There a backslash is literal, except in a run right before a quote, where each stands doubled.
-    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
-    return f"'{escaped}'"
 
 
 def _places(loader: Any, config_name: str) -> dict[str, str]:
@@ -230,7 +225,7 @@ def _check_choice(text: str, override: "Override", groups: Mapping[str, list[str
             raise ConfigError(f"unknown choice '{choice}' for '{group}' ({text}){nearest(str(choice), groups[group])}")
 
 
-# --- applying them to a plain dictionary -------------------------------------------------------------------------------
+# --- applying them to a plain dictionary ---
 
 
 def _check_key(data: Mapping[str, Any], text: str, override: "Override", groups: Mapping[str, list[str]]) -> None:
@@ -257,7 +252,7 @@ def _check_key(data: Mapping[str, Any], text: str, override: "Override", groups:
 
 
 def _suggest(data: Mapping[str, Any], path: list[str], depth: int, groups: Mapping[str, list[str]]) -> str:
-    """The nearest right name: a sibling, then the same last name elsewhere, then any path; else what is allowed here."""
+    """The nearest right name: a sibling, the same last name elsewhere, any path; else what is allowed here."""
     siblings: Any = data
     for key in path[:depth]:
         siblings = siblings[int(key)] if isinstance(siblings, list) else siblings[key]
@@ -337,7 +332,7 @@ def _copy(value: Any) -> Any:
     return [_copy(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-# --- Hydra -------------------------------------------------------------------------------------------------------------
+# --- Hydra ---
 
 
 def _hydra_compose(config_name: str, overrides: list[str], resolve: bool) -> dict[str, Any]:

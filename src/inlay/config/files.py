@@ -1,7 +1,7 @@
 """Writing files so that a kill or a full disk never leaves half of one, and saying disk errors in one line.
 
-Every file that a reader may open while it is being written goes through `write_atomic`; longer writes (folders, streams)
-use `disk_errors` for the message and their own temporary name. It refuses nothing but what the disk refuses.
+Every file that a reader may open while it is being written goes through `write_atomic`; longer writes (folders,
+streams) use `disk_errors` for the message and their own temporary name. It refuses nothing but what the disk refuses.
 """
 
 import contextlib
@@ -19,8 +19,8 @@ _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR,
 def write_atomic(path: str | Path, content: bytes | str) -> None:
     """Writes `content` (text as UTF-8) to `path`: a reader sees the old file or the new one, also after a power cut.
 
-    Missing parent folders are made. Raises InlayError with one line when the disk is full, BadInput when the path cannot
-    be written at all.
+    Missing parent folders are made. Raises InlayError with one line when the disk is full, BadInput when the path
+    cannot be written at all.
     """
     target = Path(path)
     data = content.encode("utf-8") if isinstance(content, str) else content

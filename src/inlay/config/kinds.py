@@ -11,9 +11,11 @@ A registry imports every module of its package once, so adding a variant is addi
 The union of all members, discriminated by `kind`, is `sources.union()` and serves as a pydantic field type.
 """
 
+import functools
 import importlib
+import operator
 import pkgutil
-from typing import Annotated, Any, TypeVar, Union, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import Field
 
@@ -62,4 +64,5 @@ class Registry:
         members = tuple(self.members().values())
         if len(members) == 1:
             return members[0]
-        return Annotated[Union[members], Field(discriminator="kind")]  # noqa: UP007 (the members are known at run time)
+        together = functools.reduce(operator.or_, members)
+        return Annotated[together, Field(discriminator="kind")]  # pyrefly: ignore (members are known at run time)

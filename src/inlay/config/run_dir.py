@@ -45,9 +45,7 @@ class RunDir:
             occupied = any(target.iterdir())
         if occupied:
             if (target / "config.yaml").is_file():
-                raise BadInput(
-                    f"the run '{target}' exists: go on with it by resume={target}, or choose another out=DIR"
-                )
+                raise BadInput(f"the run '{target}' exists: go on with it (resume={target}) or choose another out=DIR")
             raise BadInput(f"'{target}' is not empty, and a run would mix with what is there: choose another out=DIR")
         run = cls(target)
         write_atomic(run.config_file, config_text(config, verb, run.config_file))

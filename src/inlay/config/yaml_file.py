@@ -1,7 +1,7 @@
 """Configuration files: strict YAML in, and YAML out that reads back the same.
 
-It reads as people write (`1e-3` is a number, a date is text) and refuses a key given twice, which YAML readers let pass with
-the last one winning. There is no interpolation: a file is the whole truth, as a run's `config.yaml` must be.
+It reads as people write (`1e-3` is a number, a date is text) and refuses a key given twice, which YAML readers let pass
+with the last one winning. There is no interpolation: a file is the whole truth, as a run's `config.yaml` must be.
 """
 
 import re
@@ -12,8 +12,8 @@ import yaml
 
 from inlay.config.errors import ConfigError
 
-# YAML 1.1, which PyYAML follows, wants a dot in every float. Reader and writer share this, so that the writer quotes the
-# text "1e-3".
+# YAML 1.1, which PyYAML follows, wants a dot in every float. Reader and writer share this, so that the writer quotes
+# the text "1e-3".
 _FLOAT = re.compile(r"^[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$")
 _FLOAT_TAG = "tag:yaml.org,2002:float"
 _DATE_TAG = "tag:yaml.org,2002:timestamp"

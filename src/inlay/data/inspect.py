@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from inlay.config import BadInput, validate
+from inlay.config import Config, validate
 from inlay.config.compose import compose
 from inlay.data.loader import Rows
 from inlay.data.rows import Placed
@@ -25,16 +25,38 @@ STYLES = {
 }
 
 
+class LengthOptions(Config):
+    """The part of `train` that rows depend on."""
+
+    sequence_length: int
+
+
+class PieceOptions(Config):
+    """The part of `data` that rows depend on."""
+
+    shortest_piece: int | None
+
+
+class RowOptions(Config):
+    """What rows depend on, typed here because the training floor that owns it is above."""
+
+    seed: int
+    fim: FimConfig
+    train: LengthOptions
+    data: PieceOptions
+
+
 def open_rows(store: str, overrides: list[str], split: str = "train") -> Rows:
     """Rows of a store under the default FIM options and `overrides` (`fim.rate=1`, `train.sequence_length=256` ...)."""
     data = compose("train", [f"data.path={store}", "train.steps=1", *overrides])
-    fim = validate(FimConfig, data["fim"], where="fim")
-    length, seed, shortest = data["train"]["sequence_length"], data["seed"], data["data"]["shortest_piece"]
-    # The other options are typed by the training floor above; what rows depend on is checked here.
-    for path, value in (("train.sequence_length", length), ("seed", seed), ("data.shortest_piece", shortest)):
-        if type(value) is not int and not (path == "data.shortest_piece" and value is None):
-            raise BadInput(f"'{path}' = {value!r}: give a whole number")
-    return Rows(store, split, fim, length, seed, shortest)
+    chosen = {
+        "seed": data["seed"],
+        "fim": data["fim"],
+        "train": {"sequence_length": data["train"]["sequence_length"]},
+        "data": {"shortest_piece": data["data"]["shortest_piece"]},
+    }
+    options = validate(RowOptions, chosen)
+    return Rows(store, split, options.fim, options.train.sequence_length, options.seed, options.data.shortest_piece)
 
 
 def print_rows(store: str, count: int, as_json: bool, overrides: list[str]) -> None:

@@ -136,7 +136,10 @@ def _cuts(
             # A pre-token longer than a row (a huge run of spaces or emoji) has to be cut inside, between characters.
             # A character has at most four bytes, so among four tokens after a border one starts a character.
             inside = split.tokens(index, borders[-1] + 1, max(target, borders[-1] + LONGEST_CHARACTER) + 1)
-            border = borders[-1] + 1 + int(np.flatnonzero(starts_character[inside])[-1])
+            safe = np.flatnonzero(starts_character[inside])
+            if len(safe) == 0:  # what is left is one character
+                break
+            border = borders[-1] + 1 + int(safe[-1])
         borders.append(border)
         target = border + law.draw(draws)
     return np.array([*borders, size], dtype=np.int64)

@@ -55,7 +55,7 @@ def load_run(path: str | Path) -> RunData:
         step=last.get("step"),
         parameters=_parameters(run),
         evaluations=_evaluations(run),
-        samples=[sample for sample in _lines(run.samples_file) if "gold" in sample],
+        samples=_samples(run.samples_file),
         corpus=_manifest(config),
     )
 
@@ -81,6 +81,17 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
         if isinstance(row.get("step"), int) and isinstance(row.get("tokens"), int | float):
             merged.setdefault(row["step"], {}).update(row)
     return [merged[step] for step in sorted(merged)]
+
+
+def _samples(path: Path) -> list[dict[str, Any]]:
+    """Sampled gaps in order of steps; of a step sampled again after a resume the last word counts."""
+    needed = ("step", "doc", "path", "category", "order", "prefix", "suffix", "gold", "middle", "stopped", "exact")
+    found = {
+        tuple(sample[name] for name in ("step", "doc", "category", "order", "gold", "prefix")): sample
+        for sample in _lines(path)
+        if all(name in sample for name in needed)
+    }
+    return sorted(found.values(), key=lambda sample: sample["step"])
 
 
 def _curves(rows: list[dict[str, Any]]) -> dict[str, list[Point]]:

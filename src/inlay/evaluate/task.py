@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from pydantic import Field
+
 from inlay.config import Config, Registry
 from inlay.text.tokenizer import Tokenizer
 
@@ -85,7 +87,7 @@ class TaskConfig(Config):
     """Options every task has."""
 
     kind: str
-    max_tokens: int = 64
+    max_tokens: int = Field(64, ge=1)
     """Token budget of every completion, one constant for the whole list: derived from an item it would hide overrun."""
 
     @abstractmethod

@@ -20,14 +20,15 @@ from inlay.model import ModelConfig, Transformer, build, checkpoint
 from inlay.text.tokenizer import Tokenizer
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
-"""What the blocks compute in; embedding, head and logits stay fp32. `auto` is bfloat16 where it was measured to be faster:
-on a GPU, and on a CPU with bf16 units for 10M parameters or more, or for a batch."""
+"""What the blocks compute in; embedding, head and logits stay fp32. `auto` is bfloat16 where it was measured to be
+faster: on a GPU, and on a CPU with bf16 units for 10M parameters or more, or for a batch."""
 
 BFLOAT16_PAYS_FROM = 10_000_000
 """Non-embedding parameters from which one-row decoding in bf16 beats fp32 on a CPU (267 against 208 tokens/s at 10M,
 but 575 against 630 at 3M)."""
 BATCH_PAYS_FROM = 8
-"""Rows from which a model of any size gains from bf16 on such a CPU: at 3M and 64 rows it halves the time of the prefill."""
+"""Rows from which a model of any size gains from bf16 on such a CPU: at 3M and 64 rows it halves the time of the
+prefill."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,7 @@ class Opened:
         }
 
 
-def open_model(
-    target: str | Path, device: str | None = None, dtype: DtypeName = "float32", *, rows: int = 1
-) -> Opened:
+def open_model(target: str | Path, device: str | None = None, dtype: DtypeName = "float32", *, rows: int = 1) -> Opened:
     """Opens a run directory (its newest good checkpoint) or one checkpoint folder `RUN/checkpoints/step-N`.
 
     `device`: a torch device; None takes the GPU when there is one. `dtype`: see `DtypeName`, `rows`: how many

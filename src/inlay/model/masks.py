@@ -1,7 +1,7 @@
 """Masks from `positions` alone, built once a batch and once per distinct window.
 
-positions [B, T] restarts at 0 in each document, so the document of slot t starts at t - positions[t], and key s is visible
-from query t iff start(t) <= s <= t, and t - s < W under a window of W keys (itself included).
+positions [B, T] restarts at 0 in each document, so the document of slot t starts at t - positions[t], and key s is
+visible from query t iff start(t) <= s <= t, and t - s < W under a window of W keys (itself included).
 """
 
 import torch

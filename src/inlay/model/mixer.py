@@ -1,7 +1,7 @@
 """The contract of a mixer: what mixes information between positions. One file a mixer in `inlay.model.mixers`.
 
-A mixer owns all its aspects: training forward, cached decode, cache, initialisation, FLOPs and cache bytes. K/V that layers
-share are explicit inputs and outputs of a block, never a side channel.
+A mixer owns all its aspects: training forward, cached decode, cache, initialisation, FLOPs and cache bytes. K/V that
+layers share are explicit inputs and outputs of a block, never a side channel.
 """
 
 from abc import abstractmethod
@@ -79,7 +79,7 @@ class Mixer(nn.Module):
 
 @dataclass
 class LayerCache:
-    """Decode state of one attention layer. `keys`, `values` [B, H, S + 1, D]; the last slot takes what padding writes."""
+    """Decode state of one attention layer: `keys`, `values` [B, G, S + 1, D]; the last slot takes what padding writes."""
 
     keys: Tensor
     values: Tensor

@@ -1,7 +1,7 @@
 """Parts every block shares: linear maps with a cast, RMSNorm, rotary embedding.
 
-Master weights stay fp32; a linear casts its weight to the activation dtype (no autocast). Norm statistics and rotary angles
-are fp32. Legend: B rows, T positions, H heads, D head size.
+Master weights stay fp32; a linear casts its weight to the activation dtype (no autocast). Norm statistics and rotary
+angles are fp32. Legend: B rows, T positions, H heads, D head size.
 """
 
 import torch
@@ -15,12 +15,12 @@ class Linear(nn.Linear):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, bias=False)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the base class's name)
         return functional.linear(input, self.weight.to(input.dtype))
 
 
 class RMSNorm(nn.Module):
-    """Root mean square norm with a plain gain (1910.07467); the cast back comes before the gain, as in Llama and Qwen3."""
+    """Root mean square norm with a plain gain (1910.07467), cast back before the gain, as in Llama and Qwen3: [..., d]."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -41,6 +41,6 @@ def rotation(positions: Tensor, theta: float, head_size: int) -> tuple[Tensor, T
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Applies rotary embedding in the rotate-half layout: x [B, H, T, D]."""
+    """Applies rotary embedding in the rotate-half layout: x [B, H, T, D], cos and sin as `rotation` gives, to x's dtype."""
     first, second = x.float().chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)

@@ -102,4 +102,6 @@ def print_table(preset: str, overrides: list[str], vocab_size: int = 8192, conte
     table.add_row("", "all", "", "", *totals)
     console = Console()
     console.print(table)
-    console.print(f"{counted.non_embedding:,} parameters beside embedding and head; a training step costs three forwards")
+    console.print(
+        f"{counted.non_embedding:,} parameters beside embedding and head; a training step costs three forwards"
+    )

@@ -17,7 +17,6 @@ from inlay.model.masks import cache_mask, document_mask
 from inlay.model.mixer import Context, KeyValue, LayerCache
 from inlay.model.parts import RMSNorm, rotation
 
-
 BlockCall = Callable[[Tensor, Context, KeyValue | None], tuple[Tensor, KeyValue | None]]
 
 
@@ -85,8 +84,8 @@ class Transformer(nn.Module):
     def forward(self, tokens: Tensor, positions: Tensor, blocks: Sequence[BlockCall] | None = None) -> Tensor:
         """Packed rows: tokens, positions [B, T] int64 (positions restart at 0 per document) to hidden [B, T, d].
 
-        `blocks` may be compiled versions of `self.blocks`: compiling block by block makes one graph for all layers, a third
-        of the compile time of the whole model at equal speed.
+        `blocks` may be compiled versions of `self.blocks`: compiling block by block makes one graph for all layers, a
+        third of the compile time of the whole model at equal speed.
         """
         dtype = self.compute_dtype
         masks = {window: document_mask(positions, window, dtype) for window in self._windows()}

@@ -3,10 +3,13 @@
 One file a callback in `inlay.train.callbacks`. They are called in the order of the configuration.
 """
 
+import json
 from abc import abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inlay.config import Config, Registry
+from inlay.config.files import write_atomic
 
 if TYPE_CHECKING:
     from inlay.train.trainer import Trainer
@@ -40,4 +43,21 @@ class Callback:
         """Somebody logged `values`, which hold step, tokens and seconds."""
 
     def finish(self, trainer: "Trainer", completed: bool) -> None:
-        """After the last step, or when the run is interrupted; runs also after an error in the loop."""
+        """After the last step, or when the run is interrupted; also after an error, be it in `start`."""
+
+
+def drop_lines_behind(path: Path, step: int) -> None:
+    """Drops from a file of JSON lines what a run wrote behind `step`, from which it goes on: each step stands there once.
+
+    A run that starts from the beginning starts an empty file. Raises InlayError in one line on a full disk.
+    """
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            if 0 <= json.loads(line)["step"] <= step and step > 0:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue  # a kill may have left half a line at the end
+    write_atomic(path, "".join(kept))

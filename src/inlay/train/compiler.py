@@ -1,4 +1,4 @@
-"""Whether torch.compile can work here: on a CPU it needs a C++ compiler that links OpenMP, which not every machine has."""
+"""Whether torch.compile can work here: on a CPU it needs a C++ compiler with OpenMP, which not every machine has."""
 
 import functools
 import shutil

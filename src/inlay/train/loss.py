@@ -1,9 +1,9 @@
 """Cross-entropy in fp32, in chunks over tokens, outside autocast, as a weighted sum.
 
-The [tokens, vocabulary] table of logits is never whole in memory: each chunk's logits are made, turned into their gradient
-and dropped in the forward pass, which leaves one hidden-state gradient and one head gradient (the arrangement torchtitan
-and Liger use). Impossible losses in the seeds were blamed on bf16 logits: here they are widened to fp32 before anything is
-summed, and a test holds the whole against an unchunked fp32 (and fp64) cross-entropy.
+The [tokens, vocabulary] table of logits is never whole in memory: each chunk's logits are made, turned into their
+gradient and dropped in the forward pass, which leaves one hidden-state gradient and one head gradient (the arrangement
+torchtitan and Liger use). Impossible losses in the seeds were blamed on bf16 logits: here they are widened to fp32 before
+anything is summed, and a test holds the whole against an unchunked fp32 (and fp64) cross-entropy.
 Legend: N tokens, d channels, V vocabulary.
 """
 
@@ -37,7 +37,13 @@ def chunk_step(hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor)
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx, hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor, scale: Tensor, step: ChunkStep
+        ctx: FunctionCtx,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        scale: Tensor,
+        step: ChunkStep,
     ) -> tuple[Tensor, Tensor]:
         cast = weight.to(hidden.dtype)
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)

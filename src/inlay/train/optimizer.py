@@ -1,8 +1,8 @@
 """The contract of an optimizer and the routing of parameters. One file a kind in `inlay.train.optimizers`.
 
-Every parameter belongs to exactly one class, by what it is: `matrix` (projections inside blocks), `embedding` (input table,
-tied or not, and head), `vector` (gains, biases, scalars). Routing asserts that it covers the model exactly once: an
-embedding sent to Muon raises no error by itself anywhere else.
+Every parameter belongs to exactly one class, by what it is: `matrix` (projections inside blocks), `embedding` (input
+table, tied or not, and head), `vector` (gains, biases, scalars). Routing asserts that it covers the model exactly once and
+that tables are among the embeddings: an embedding sent to Muon raises no error by itself anywhere else.
 """
 
 from abc import abstractmethod
@@ -45,16 +45,29 @@ class Optimizer:
 
 
 def route(model: nn.Module) -> dict[ParameterClass, dict[str, nn.Parameter]]:
-    """All trainable parameters of a model by class. Raises InlayError unless each is routed exactly once."""
+    """All trainable parameters of a model by class and name.
+
+    Raises InlayError unless each is routed exactly once (one that two modules share must be of one class by both its
+    names) and every embedding table is routed as one.
+    """
     routed: dict[ParameterClass, dict[str, nn.Parameter]] = {"matrix": {}, "embedding": {}, "vector": {}}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            routed[_class_of(name, parameter)][name] = parameter
+    seen: dict[nn.Parameter, tuple[str, ParameterClass]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if not parameter.requires_grad:
+            continue
+        chosen = _class_of(name, parameter)
+        first, before = seen.setdefault(parameter, (name, chosen))
+        if before != chosen:
+            raise InlayError(f"one parameter is routed twice: as {before} by '{first}' and as {chosen} by '{name}'")
+        if first == name:
+            routed[chosen][name] = parameter
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and seen.get(module.weight, (name, "embedding"))[1] != "embedding":
+            raise InlayError(f"the embedding table '{name}' is routed as {seen[module.weight][1]}")
     count = sum(len(group) for group in routed.values())
-    distinct = len({id(parameter) for group in routed.values() for parameter in group.values()})
     expected = sum(1 for parameter in model.parameters() if parameter.requires_grad)
-    if not count == distinct == expected:
-        raise InlayError(f"parameter routing covers {distinct} of {expected} parameters, {count} times in all")
+    if count != expected:
+        raise InlayError(f"parameter routing covers {count} of {expected} parameters")
     return routed
 
 
@@ -79,7 +92,10 @@ class AdamWGroups:
         self._names = [name for parameters, _, _ in groups for name in parameters]
         self._peaks = [peak for _, peak, _ in groups]
         self._optimizer = torch.optim.AdamW(
-            [{"params": list(parameters.values()), "lr": rate, "weight_decay": decay} for parameters, rate, decay in groups],
+            [
+                {"params": list(parameters.values()), "lr": rate, "weight_decay": decay}
+                for parameters, rate, decay in groups
+            ],
             betas=betas,
             eps=eps,
             fused=True,

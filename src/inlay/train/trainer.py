@@ -30,6 +30,8 @@ from inlay.train.loss import chunk_step, cross_entropy
 TIMED_STEPS = 8
 """Steps that are timed to turn minutes into steps; the first one after compiling is not among them."""
 LOG_EVERY = 10
+RESUMED_AS_IS = ("seed", "fim", "model", "optim", "schedule", "train")
+"""Parts of the configuration that decide the weights. The store is compared by content, so that it may move."""
 
 
 class Interrupted(InlayError):
@@ -56,6 +58,8 @@ class Trainer:
         self.tokens = 0
         self.seconds = 0.0
         self.loader_state = LoaderState(store=self.rows.store_hash)
+        self.savable = True
+        """Whether weights, optimizer state and counters are all of one step, and finite as far as was seen."""
         self.total_steps = self._planned_steps()
         self.callbacks = [callback.build() for callback in config.callbacks.values() if callback is not None]
         self.notices: list[str] = []
@@ -67,21 +71,31 @@ class Trainer:
     # ---- the run -----------------------------------------------------------------------------------------------------
 
     def run_to_end(self) -> None:
-        """Trains to the planned step. Raises Interrupted after SIGINT or SIGTERM, with a checkpoint saved."""
+        """Trains to the planned step.
+
+        Raises Interrupted after SIGINT or SIGTERM, with a checkpoint saved; KeyboardInterrupt when SIGINT comes again
+        before that; InlayError in one line when the gradient is not finite or the disk is full.
+        """
+        completed = False
         with self._signals():
-            for callback in self.callbacks:
-                callback.start(self)
-            self._compile()
-            completed = False
             try:
+                for callback in self.callbacks:
+                    callback.start(self)
+                self._compile()
                 self._loop()
                 completed = self.total_steps is not None and self.step >= self.total_steps
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(self._stopped_at("interrupted")) from None
             finally:
-                for callback in self.callbacks:
-                    callback.finish(self, completed)
+                # Every callback ends, also when one of them fails: the last one saves the checkpoint.
+                with contextlib.ExitStack() as stack:
+                    for callback in reversed(self.callbacks):
+                        stack.callback(callback.finish, self, completed)
         if not completed:
-            name = signal.Signals(self._asked_to_stop or signal.SIGTERM).name
-            raise Interrupted(f"{name} at step {self.step}; go on with: inlay train resume={self.run.path}")
+            raise Interrupted(self._stopped_at(signal.Signals(self._asked_to_stop or signal.SIGTERM).name))
+
+    def _stopped_at(self, reason: str) -> str:
+        return f"{reason} at step {self.step}; go on with: inlay train resume={self.run.path}"
 
     def _loop(self) -> None:
         train = self.config.train
@@ -99,6 +113,7 @@ class Trainer:
                 self.step += 1
                 self.tokens += train.tokens_per_step
                 self.loader_state = batch.after
+                self.savable = True
                 took = time.monotonic() - started
                 if self.total_steps is None:
                     timed.append(took)
@@ -132,6 +147,7 @@ class Trainer:
             loss.backward()
             losses.append(each)
         norm = self._clip()
+        self.savable = False
         self.optimizer.step(self.config.schedule.multiplier(self.step, self.total_steps or 1 << 40), self.step)
         for parameter in self.model.parameters():
             parameter.grad = None
@@ -142,9 +158,11 @@ class Trainer:
         limit = self.config.train.clip
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit if limit is not None else math.inf, foreach=True))
         if not math.isfinite(norm):
+            # Diverged weights must not become the newest checkpoint.
+            self.savable = False
             raise InlayError(
-                f"the gradient is not finite at step {self.step}: nothing of this step was applied; resume={self.run.path}"
-                " with a smaller optim.lr"
+                f"the gradient is not finite at step {self.step}: start a new run with a smaller learning rate"
+                f" (optim.lr=...); the last checkpoint of {self.run.path} is from before"
             )
         return norm
 
@@ -175,6 +193,8 @@ class Trainer:
             "tokens": self.tokens,
             "seconds": self.seconds,
             "total_steps": self.total_steps,
+            "sums": self._sums,
+            "config": self.config.to_dict(),
             "loader": self.loader_state.to_dict(),
             "model": self.config.model.to_dict(),
             "vocab_size": self.vocab_size,
@@ -182,12 +202,11 @@ class Trainer:
             "torch": torch.__version__,
         }
         weights = {name: parameter.data for name, parameter in self.model.named_parameters()}
-        checkpoint.write(
-            folder, {checkpoint.WEIGHTS: weights, checkpoint.OPTIMIZER: self.optimizer.state()}, record
-        )
+        checkpoint.write(folder, {checkpoint.WEIGHTS: weights, checkpoint.OPTIMIZER: self.optimizer.state()}, record)
 
     def load(self) -> None:
         """Takes the newest undamaged checkpoint of the run. Starts from the beginning, with a notice, if there is none."""
+        checkpoint.clear_unfinished(self.run.path)
         candidates = checkpoint.folders(self.run.path)
         if not candidates:
             self.notices.append("the run has no checkpoint yet: it starts from the beginning")
@@ -196,11 +215,19 @@ class Trainer:
         self.notices += skipped
         if record["loader"]["store"] != self.rows.store_hash:
             raise BadInput(f"the store {self.config.data.path} is not the one that {self.run.path} was trained on")
+        config = self.config.to_dict()
+        changed = [group for group in RESUMED_AS_IS if record["config"][group] != config[group]]
+        if changed:
+            raise BadInput(
+                f"{self.run.config_file} has changed in {', '.join(changed)} since {folder.name} was saved: put it back, or"
+                f" start a new run with: inlay train --config {self.run.config_file} out=DIR"
+            )
         self.model.load_state_dict(checkpoint.read_tensors(folder, checkpoint.WEIGHTS))
         self.optimizer.load_state(checkpoint.read_tensors(folder, checkpoint.OPTIMIZER))
         self.step, self.tokens = record["step"], record["tokens"]
         self.seconds, self.total_steps = record["seconds"], record["total_steps"]
         self.loader_state = LoaderState(**record["loader"])
+        self._sums = dict(record["sums"])
 
     # ---- compile, signals, logs --------------------------------------------------------------------------------------
 
@@ -269,7 +296,9 @@ class Trainer:
 
     def _log_training(self) -> None:
         means = {
-            name: value / self._sums[f"{name}|weight"] for name, value in self._sums.items() if not name.endswith("|weight")
+            name: value / self._sums[f"{name}|weight"]
+            for name, value in self._sums.items()
+            if not name.endswith("|weight")
         }
         seconds, wait = means.pop("time"), means.pop("wait")
         self._sums.clear()

@@ -68,9 +68,7 @@ class Validator:
 def _variants(fim: FimConfig) -> dict[str, FimConfig]:
     plain = fim.model_copy(update={"rate": 0.0})
     orders: list[Order] = [order for order, share in fim.orders.items() if share > 0.0] if fim.rate > 0.0 else []
-    return {"l2r": plain} | {
-        order: fim.model_copy(update={"rate": 1.0, "orders": {order: 1.0}}) for order in orders
-    }
+    return {"l2r": plain} | {order: fim.model_copy(update={"rate": 1.0, "orders": {order: 1.0}}) for order in orders}
 
 
 def _summarise(

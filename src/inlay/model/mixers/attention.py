@@ -80,7 +80,7 @@ class Attention(Mixer):
 
     def new_cache(self, batch: int, capacity: int, device: torch.device, dtype: torch.dtype) -> LayerCache:
         shape = (batch, self.config.kv_heads, capacity + 1, self.config.head_size)
-        return LayerCache(torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
+        return LayerCache(*(torch.zeros(shape, device=device, dtype=dtype) for _ in range(2)))
 
     def initialise(self, std: float, out_std: float, generator: torch.Generator) -> None:
         for linear in (self.query, self.key, self.value):

@@ -1,6 +1,5 @@
 """Checkpoints by time and at the end, with retention. A killed run loses at most `every_seconds` of work."""
 
-import shutil
 import time
 from typing import TYPE_CHECKING, Literal
 
@@ -33,24 +32,33 @@ class Checkpoints(Callback):
     def __init__(self, config: CheckpointsConfig) -> None:
         self._config = config
         self._saved_at = 0.0
-        self._saved_step = -1
+        self._saved_step: int | None = None
+        self._planned = False
 
     def start(self, trainer: "Trainer") -> None:
         self._saved_at = time.monotonic()
         self._saved_step = trainer.step
+        self._planned = trainer.total_steps is not None
 
     def step(self, trainer: "Trainer") -> None:
         config = self._config
         by_time = config.every_seconds is not None and time.monotonic() - self._saved_at >= config.every_seconds
-        if by_time or (config.every_steps is not None and trainer.step % config.every_steps == 0):
+        by_step = config.every_steps is not None and trainer.step % config.every_steps == 0
+        # A plan made from timed steps is saved at once: a run that is killed afterwards must not make another one.
+        plans = not self._planned and trainer.total_steps is not None
+        if by_time or by_step or plans:
+            self._planned = trainer.total_steps is not None
             self._save(trainer)
 
     def finish(self, trainer: "Trainer", completed: bool) -> None:
-        if trainer.step != self._saved_step:
+        if trainer.savable and self._saved_step is not None and trainer.step != self._saved_step:
             self._save(trainer)
 
     def _save(self, trainer: "Trainer") -> None:
         trainer.save()
         self._saved_at, self._saved_step = time.monotonic(), trainer.step
-        for old in checkpoint.folders(trainer.run.path)[self._config.keep :]:
-            shutil.rmtree(old, ignore_errors=True)
+        steps = trainer.run.steps()
+        # What is newer was damaged, or the run would have resumed from it: it must not crowd out good ones.
+        damaged = [step for step in steps if step > trainer.step]
+        for step in damaged + [step for step in steps if step <= trainer.step][: -self._config.keep]:
+            checkpoint.remove(trainer.run.checkpoint(step))

@@ -3,8 +3,8 @@
 import json
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from inlay.config.files import disk_errors, write_atomic
-from inlay.train.callback import Callback, CallbackConfig, callbacks
+from inlay.config.files import disk_errors
+from inlay.train.callback import Callback, CallbackConfig, callbacks, drop_lines_behind
 
 if TYPE_CHECKING:
     from inlay.train.trainer import Trainer
@@ -28,15 +28,7 @@ class Metrics(Callback):
 
     def start(self, trainer: "Trainer") -> None:
         path = trainer.run.metrics_file
-        if path.exists():
-            kept = []
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    if json.loads(line)["step"] <= trainer.step:
-                        kept.append(line + "\n")
-                except (ValueError, KeyError, TypeError):
-                    continue  # a kill may have left half a line at the end
-            write_atomic(path, "".join(kept))
+        drop_lines_behind(path, trainer.step)
         with disk_errors(path):
             self._file = path.open("a", encoding="utf-8")
 
@@ -49,5 +41,6 @@ class Metrics(Callback):
 
     def finish(self, trainer: "Trainer", completed: bool) -> None:
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            with disk_errors(trainer.run.metrics_file):
+                file.close()

@@ -15,7 +15,7 @@ from inlay.infer.engine import Engine
 from inlay.infer.open import in_memory
 from inlay.infer.samples import infill_samples
 from inlay.text.store import TokenStore
-from inlay.train.callback import Callback, CallbackConfig, callbacks
+from inlay.train.callback import Callback, CallbackConfig, callbacks, drop_lines_behind
 
 if TYPE_CHECKING:
     from inlay.train.trainer import Trainer
@@ -41,6 +41,7 @@ class Samples(Callback):
         self._config = config
 
     def start(self, trainer: "Trainer") -> None:
+        drop_lines_behind(trainer.run.samples_file, trainer.step)
         corpus = held_out(TokenStore.open(trainer.config.data.path, verify=False))
         self._gaps = HeldOutConfig().examples(corpus, trainer.tokenizer, limit=self._config.gaps)
 

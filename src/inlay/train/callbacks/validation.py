@@ -1,4 +1,4 @@
-"""Validation loss by kind on a fixed set of held-out rows: left-to-right, and each order as a whole and on its middles."""
+"""Validation loss by kind on fixed held-out rows: left-to-right, and each order as a whole and on its middles."""
 
 from typing import TYPE_CHECKING, Literal
 
