@@ -1,9 +1,10 @@
-"""What every benchmark shares: the process environment, a store, our own step, interleaved rounds, and how numbers are told.
+"""What every benchmark shares: the process environment, a store, our own step, interleaved rounds, and how numbers are
+told.
 
-It decides that contenders take turns in one process (A B C A B C ...), that a ratio is taken inside a round and told as the
-median with its range, and that every result carries the machine it was measured on. It asserts nothing: a benchmark
-prints, and a goal is reached or not. Run the benchmarks from the repository's root, as modules:
-`python -m benchmarks.train_step`.
+It decides that contenders take turns in one process (A B C A B C ...), that a ratio is taken inside a round and told as
+the median with its range, and that every result carries the machine it was measured on. It asserts nothing: a benchmark
+prints, and a goal is reached or not. Run the benchmarks from the repository's root, as modules: `python -m
+benchmarks.train_step`.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ import torch
 
 from inlay.cli.runtime import MARK, OPT_OUT, available_cores, runtime_changes
 from inlay.config import BadInput, InlayError, validate
-from inlay.config.compose import compose
+from inlay.config.compose import compose, quoted
 from inlay.config.files import write_atomic
 from inlay.config.run_dir import RunDir
 from inlay.data.loader import Batch, Loader
@@ -32,11 +33,13 @@ from inlay.train.config import TrainRun
 from inlay.train.trainer import Trainer
 
 CORPUS = ("stdlib", "pip", "rich")
-"""Packages of the store that is made when none is given: beside every installation, and enough text for 8,192 tokens."""
+"""Packages of the store that is made when none is given: beside every installation, and enough text for 8,192
+tokens."""
 
 
 def enter_runtime() -> None:
-    """Replaces this process by itself in the environment that `inlay train` gives itself, once: both sides run in it."""
+    """Replaces this process by itself in the environment that `inlay train` gives itself, once: both sides run in
+    it."""
     environment = dict(os.environ)
     if not sys.platform.startswith("linux") or MARK in environment or environment.get(OPT_OUT, "") not in ("", "0"):
         return
@@ -157,12 +160,18 @@ def open_store(path: str | None, vocabulary: int, folder: Path) -> str:
     if path is None:
         say(f"preparing a store of {', '.join(CORPUS)} with {vocabulary:,} tokens")
         path = str(folder / "store")
-        overrides = [f"source.packages=[{','.join(CORPUS)}]", f"tokenizer.vocab_size={vocabulary}", f"out={path}"]
+        overrides = [f"source.packages=[{','.join(CORPUS)}]", f"tokenizer.vocab_size={vocabulary}"]
+        overrides.append(quoted_override("out", path))
         prepare(validate(PrepareConfig, compose("prepare", ["source=python", *overrides]), where="benchmark"))
     found = TokenStore.open(path, verify=False).tokenizer.vocab_size
     if found != vocabulary:
         raise BadInput(f"the store {path} has {found} tokens, not {vocabulary}: give --vocab {found}, or another store")
     return path
+
+
+def quoted_override(key: str, path: str) -> str:
+    """`key=path` for `compose`, whatever characters are in the path."""
+    return f"{key}={quoted(path)}"
 
 
 class Ours:

@@ -1,9 +1,9 @@
 """The peer: transformers' Qwen3ForCausalLM in the shape of one of our models, trained the way its users train it.
 
-It decides which settings the peer may run in (the usual one first), and gives it all that helps it: fused AdamW, the same
-process environment, logits and loss on exactly our targets, gradient clipping as in transformers' own trainer. It refuses
-shapes that Qwen3 does not have, and a model whose parameter count is not ours.
-Legend: B rows, T positions, d channels, V vocabulary.
+It decides which settings the peer may run in (the usual one first), and gives it all that helps it: fused AdamW, the
+same process environment, logits and loss on exactly our targets, gradient clipping as in transformers' own trainer. It
+refuses shapes that Qwen3 does not have, and a model whose parameter count is not ours. Legend: B rows, T positions, d
+channels, V vocabulary.
 """
 
 import contextlib
@@ -54,8 +54,10 @@ def peer_config(model: ModelConfig, vocabulary: int, length: int, attention: str
     mixer, mlp = (lambda block: (block.mixer, block.mlp))(next(iter(blocks.values())))
     same = all((block.mixer, block.mlp) == (mixer, mlp) for block in blocks.values())
     if not same or not isinstance(mixer, AttentionConfig) or not isinstance(mlp, SwiGLUConfig) or not mixer.qk_norm:
-        raise BadInput("the peer is Qwen3: it has one kind of block, attention with qk_norm and a swiglu; choose such a model")
-    return Qwen3Config(
+        raise BadInput(
+            "the peer is Qwen3: it has one kind of block, attention with qk_norm and a swiglu; choose such a model"
+        )
+    config = Qwen3Config(
         vocab_size=vocabulary,
         hidden_size=model.width,
         intermediate_size=mlp.inner,
@@ -68,14 +70,18 @@ def peer_config(model: ModelConfig, vocabulary: int, length: int, attention: str
         rope_parameters={"rope_type": "default", "rope_theta": mixer.rope_theta},
         tie_word_embeddings=model.tie_embeddings,
         initializer_range=model.init_std,
-        attn_implementation=attention,
         use_cache=False,
     )
+    config._attn_implementation = attention
+    return config
 
 
 class Peer:
-    """One Qwen3 with fused AdamW. `documents`: rows with their position ids, which makes transformers mask documents from
-    each other as its packed training does; without, plain causal attention over the row, which costs it less."""
+    """One Qwen3 with fused AdamW.
+
+    `documents`: rows with their position ids, which makes transformers mask documents from each other as its packed
+    training does; without, plain causal attention over the row, which costs it less.
+    """
 
     def __init__(
         self,
@@ -92,7 +98,7 @@ class Peer:
 
         torch.manual_seed(seed)
         self.setting = setting
-        self.model = Qwen3ForCausalLM(peer_config(model, vocabulary, length, setting.attention))
+        self.model: Any = Qwen3ForCausalLM(peer_config(model, vocabulary, length, setting.attention))
         with torch.device("meta"):
             ours = sum(parameter.numel() for parameter in Transformer(model, vocabulary).parameters())
         theirs = sum(parameter.numel() for parameter in self.model.parameters())

@@ -1,11 +1,12 @@
 """Our training step against transformers' Qwen3ForCausalLM with AdamW, at equal shape and batch, in one process.
 
-Contenders take turns. Ours is the trainer's own step (batch to tensors, forward, loss, backward, clip, optimizer) on batches
-held in memory, with AdamW and with Muon. The peer runs in its usual setting (fp32 masters, autocast to bf16, SDPA, eager) and
-in its best, which is chosen among all its settings in rounds of their own before. Both keep fused AdamW, clip, and run in the
-same process environment. The peer attends plainly causally over its rows, which costs it less than masking documents does;
-ours masks documents. The bf16 matmul ceiling is measured in the same rounds: this model's own products, forward and
-backward, into memory that is already there.
+Contenders take turns. Ours is the trainer's own step (batch to tensors, forward, loss, backward, clip, optimizer) on
+batches held in memory, with AdamW and with Muon. The peer runs in its usual setting (fp32 masters, autocast to bf16,
+SDPA, eager) and in its best, which is chosen among all its settings in rounds of their own before; the best that keeps
+fp32 masters, as ours does, is told beside it, because weights that live in bf16 are faster and learn less. Both keep
+fused AdamW, clip, and run in the same process environment. The peer attends plainly causally over its rows, which costs
+it less than masking documents does; ours masks documents. The bf16 matmul ceiling is measured in the same rounds: this
+model's own products, forward and backward, into memory that is already there.
 
     python -m benchmarks.train_step --preset nano --rows 8 --length 512 --vocab 8192 --rounds 9 --json train_step.json
 
@@ -20,20 +21,34 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmarks.common import (
+    Ours,
+    Turn,
+    interleave,
+    machine,
+    open_store,
+    quoted_override,
+    ratios,
+    run_main,
+    say,
+    spread,
+    write_json,
+)
+from benchmarks.peer import SETTINGS, USUAL, Peer
 from torch import Tensor
 
-from benchmarks.common import Ours, Turn, interleave, machine, open_store, ratios, run_main, say, spread, write_json
-from benchmarks.peer import SETTINGS, USUAL, Peer
 from inlay.config import BadInput
 from inlay.model import Transformer
 from inlay.train.loss import CHUNK
 
 GOAL_BEST, GOAL_USUAL, GOAL_CEILING = 1.6, 2.0, 0.70
 WARM_STEPS = 3
+PEERS = ("peer-best", "peer-masters", "peer-usual")
 
 
 class Ceiling:
-    """Every product of a training step with a weight matrix, in bf16, with operands and results allocated beforehand."""
+    """Every product of a training step with a weight matrix, in bf16, with operands and results allocated
+    beforehand."""
 
     def __init__(self, model: Transformer, tokens: int) -> None:
         shapes = [(tokens, *module.weight.shape) for module in model.modules() if isinstance(module, torch.nn.Linear)]
@@ -61,7 +76,8 @@ class Ceiling:
 
 
 def model_flops(model: Transformer, tokens: int, visible: float) -> float:
-    """FLOPs of one training step on `tokens` tokens that see `visible` keys each on average: three times the forward."""
+    """FLOPs of one training step on `tokens` tokens that see `visible` keys each on average: three times the
+    forward."""
     matrices = sum(module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Linear))
     if model.head is None:
         matrices += model.head_weight.numel()
@@ -86,7 +102,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     store = open_store(options.store, options.vocab, folder)
     ours: dict[str, Ours] = {}
     for optimizer in ("adamw", "muon"):
-        overrides = [f"data.path={store}", f"model={options.preset}", f"optim={optimizer}", "fim=short"]
+        overrides = [quoted_override("data.path", store), f"model={options.preset}", f"optim={optimizer}", "fim=short"]
         overrides += [f"train.rows={options.rows}", f"train.sequence_length={options.length}", *options.overrides]
         ours[f"ours-{optimizer}"] = Ours(overrides, folder / optimizer)
     first = ours["ours-adamw"]
@@ -108,13 +124,17 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     peers = {name: peer(name) for name in dict.fromkeys([USUAL, *options.peers])}
     searched = interleave(peers, options.search_rounds, options.turn)
     speeds = {name: spread([tokens / turn.seconds for turn in turns]) for name, turns in searched.items()}
-    best = max(speeds, key=lambda name: speeds[name].median)
+    by_speed = sorted(speeds, key=lambda name: speeds[name].median, reverse=True)
+    best = by_speed[0]
+    masters = next(name for name in by_speed if SETTINGS[name].numbers == "autocast")
     ceiling = Ceiling(model, tokens)
     _warm(ceiling.step)
     steps: dict[str, Callable[[], object]] = {name: contender.step for name, contender in ours.items()}
-    steps |= {"peer-usual": peers[USUAL]} | ({} if best == USUAL else {"peer-best": peers[best]}) | {"ceiling": ceiling.step}
+    roles = {"peer-usual": USUAL, "peer-masters": masters, "peer-best": best}
+    steps |= {name: peers[name] for name in dict.fromkeys(roles.values())} | {"ceiling": ceiling.step}
     turns = interleave(steps, options.rounds, options.turn)
-    turns.setdefault("peer-best", turns["peer-usual"])
+    # One setting may play two roles; it has its turn once.
+    turns = {name: turns[roles.get(name, name)] for name in (*ours, *roles, "ceiling")}
     visible = float(np.mean([batch.positions.mean() + 1.0 for batch in first.batches]))
     return {
         "benchmark": "train_step",
@@ -125,6 +145,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "rounds": options.rounds,
         "peer_masks_documents": options.peer_documents,
         "best_setting": best,
+        "best_setting_with_masters": masters,
         "settings": {name: value.to_dict() for name, value in speeds.items()},
         **summary(turns, tokens, ceiling.flops, model_flops(model, tokens, visible)),
         "machine": machine(),
@@ -135,11 +156,14 @@ def summary(turns: dict[str, list[Turn]], tokens: int, ceiling_flops: float, ste
     """Speeds, ratios and shares of the ceiling from the turns of each contender."""
     teraflops = [ceiling_flops / turn.seconds / 1e12 for turn in turns["ceiling"]]
     speeds = {name: spread([tokens / turn.seconds for turn in own]) for name, own in turns.items() if name != "ceiling"}
-    compared = [(our, peer) for our in ("ours-adamw", "ours-muon") for peer in ("peer-best", "peer-usual")]
+    compared = [(our, peer) for our in ("ours-adamw", "ours-muon") for peer in PEERS]
     by_clock = {f"{our} / {peer}": spread(ratios(turns[peer], turns[our])) for our, peer in compared}
     by_processor = {
         f"{our} / {peer}": spread(
-            [slow.processor_seconds / fast.processor_seconds for slow, fast in zip(turns[peer], turns[our], strict=True)]
+            [
+                slow.processor_seconds / fast.processor_seconds
+                for slow, fast in zip(turns[peer], turns[our], strict=True)
+            ]
         )
         for our, peer in compared
     }
@@ -178,7 +202,8 @@ def _print(result: dict[str, Any]) -> None:
         f"{host['processor']}, {host['threads']} threads, torch {host['torch']}, load {host['load_average']:.1f}"
     )
     mask = "masks documents" if result["peer_masks_documents"] else "is plainly causal over the row"
-    print(f"the peer {mask}; its best setting here: {result['best_setting']}; {result['rounds']} rounds, median (range)")
+    settings = f"{result['best_setting']}, with fp32 masters {result['best_setting_with_masters']}"
+    print(f"the peer {mask}; its best setting here: {settings}; {result['rounds']} rounds, median (range)")
     print("\ntokens/s, the peer's settings alone")
     for name, value in result["settings"].items():
         print(f"  {name:<28}{told(value, 0)}")
@@ -208,7 +233,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=9, help="rounds in which all take turns")
     parser.add_argument("--search-rounds", type=int, default=3, help="rounds that choose the peer's best setting")
     parser.add_argument("--turn", type=int, default=3, help="steps of a turn; its median counts")
-    parser.add_argument("--peers", nargs="*", default=list(SETTINGS), help=f"settings of the peer: {', '.join(SETTINGS)}")
+    parser.add_argument(
+        "--peers", nargs="*", default=list(SETTINGS), help=f"settings of the peer: {', '.join(SETTINGS)}"
+    )
     parser.add_argument("--peer-documents", action="store_true", help="let the peer mask documents from each other too")
     parser.add_argument("--store", help="a token store to read; by default one is made")
     parser.add_argument("--json", help="file for the result")

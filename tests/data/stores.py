@@ -31,7 +31,7 @@ def write_store(path: Path, tokenizer: Tokenizer, texts: Sequence[str]) -> Token
     with StoreWriter(path, tokenizer) as writer:
         for number, (text, (ids, starts)) in enumerate(zip(texts, tokenizer.encode_with_starts(texts), strict=True)):
             made = document(
-                text, language="python", path=f"[{number}]/file.py", repo="made/up", licence="MIT", source="folder"
+                text, language="python", path=f"[page{number}]/file.py", repo="made/up", licence="MIT", source="folder"
             )
             for split in ("train", "validation"):
                 writer.add(split, made, ids, starts)

@@ -61,7 +61,7 @@ def test_coloured_rows(store: TokenStore, capsys: pytest.CaptureFixture[str], mo
     print_rows(str(store.path), 40, False, OVERRIDES)
     shown = capsys.readouterr().out
     # Paths with brackets are no markup, and sentinels show as their strings.
-    assert "[2]/file.py" in shown
+    assert "[page2]/file.py" in shown
     assert "<|fim_middle|>" in shown
     assert "row 39" in shown
 

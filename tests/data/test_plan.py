@@ -135,6 +135,17 @@ def test_rows_are_shuffled(store: TokenStore, form: FimFormat) -> None:
     assert alike < 2 * (shares**2).sum() * len(plan.document) + 10
 
 
+def test_documents_of_one_row_come_from_everywhere(form: FimFormat) -> None:
+    # All alike in size, so that best fit itself would put neighbours together, and more than one window of them.
+    plain = int(np.flatnonzero(form.starts_character)[40])
+    split = MemorySplit([(np.full(20, plain, np.uint16), np.ones(20, bool))] * 12_000)
+    plan = plan_epoch(split, form.starts_character, 140, 0, 0)
+    spread = [np.ptp(plan.document[first:last]) for first, last in pairwise(plan.rows.tolist()) if last - first == 5]
+    assert len(spread) >= plan.row_count - 2
+    # Five numbers drawn from 0 to n are spread over 4/6 of it on average; neighbours would be spread over nothing.
+    assert 0.63 < np.mean(spread) / 12_000 < 0.70
+
+
 def test_a_realistic_store_fills_its_rows(code_store: TokenStore) -> None:
     rows = rows_of(code_store, length=512)
     plan = rows.plan(0)

@@ -1,17 +1,19 @@
 """Rows: what the model reads and predicts in each slot, and that nothing crosses a document."""
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.data.stores import LENGTH, rows_of
+from tests.data.stores import LENGTH, rows_of, write_store
 
 from inlay.data.loader import LoaderState, Rows, stack
 from inlay.data.rows import Placed, Row, assemble
 from inlay.fim.format import FimFormat, Kind, Region
 from inlay.fim.transform import LossWeights
 from inlay.text.store import TokenStore
+from inlay.text.tokenizer import Tokenizer
 
 WEIGHTS = {"text": 1.0, "prefix": 0.25, "suffix": 0.5, "middle": 2.0, "sentinel": 0.0, "terminator": 5.0}
 
@@ -124,6 +126,31 @@ def test_the_same_piece_is_cut_anew_in_another_epoch(code_store: TokenStore) -> 
     one, two = spans(0), spans(1)
     assert set(one) == set(two) == set(range(len(code_store.split("train"))))
     assert all(one[document] != two[document] for document in one)
+
+
+def test_cuts_that_make_text_longer_trim_the_outer_context_and_never_the_row(tmp_path: Path) -> None:
+    # One token for a long word, many for its parts: a cut inside adds more than the plan keeps for it.
+    word = "qwertyuiopasdfghjklzxcvbnmpoiuytrewq"
+    tokenizer = Tokenizer.train([f"{word} {word}\n" * 50], 400)
+    assert len(tokenizer.encode(word)) == 1
+    store = write_store(tmp_path / "store", tokenizer, [f"{word} " * 600])
+    rows = rows_of(store, length=64, rate=1.0)
+    trimmed = 0
+    for epoch in range(4):
+        plan = rows.plan(epoch)
+        for number in range(plan.row_count):
+            examples = rows.maker.examples(plan, epoch, number)
+            row = rows.row(epoch, number)
+            assert row.tokens.shape == (64,)
+            for placed in examples:
+                part = placed.example.row
+                assert part.tokens[-1] == rows.maker.transform.format.eot
+                assert (part.regions == Region.MIDDLE).any() or placed.example.span is None
+            if len(examples) == 1 and examples[0].example.trimmed:
+                trimmed += 1
+                # All characters are of one byte: what is trimmed makes room to the last slot.
+                assert (row.regions != Region.PADDING).all()
+    assert trimmed > 3
 
 
 def test_assemble_refuses_what_does_not_fit(form: FimFormat, rows: Rows) -> None:

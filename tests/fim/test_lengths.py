@@ -116,3 +116,9 @@ def test_defaults_are_the_seeds() -> None:
         "low": 1,
         "high": 100,
     }
+
+
+def test_a_narrow_normal_is_rounded_to_the_nearest() -> None:
+    law = ClampedNormal(mean=10.3, deviation=1.5, low=7, high=13)
+    expected = clamped_normal(7, 13, mean=10.3, deviation=1.5)
+    assert_follows((law.draw(Draws("narrow", key)) for key in range(20_000)), expected)

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -24,7 +25,7 @@ def test_laws_of_every_schedule(kind: str, warmup: int, total: int) -> None:
     for step, value in enumerate(values[:warmup]):
         assert value == pytest.approx((step + 1) / warmup)
     after = values[warmup:]
-    assert all(later <= earlier + 1e-12 for earlier, later in zip(after, after[1:], strict=False))
+    assert all(later <= earlier + 1e-12 for earlier, later in pairwise(after))
     # Warmup does not depend on the total: a time budget is planned inside it.
     assert values[:warmup] == [schedule.multiplier(step, 1 << 40) for step in range(min(warmup, total))]
 

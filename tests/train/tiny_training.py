@@ -1,15 +1,24 @@
 """A token store of made-up modules and the configuration of a training run on it that takes milliseconds a step."""
 
+import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from inlay.config import validate
+from inlay.config.run_dir import RunDir
+from inlay.model import checkpoint
 from inlay.text.document import document
 from inlay.text.tokenizer import Tokenizer
 from inlay.text.writer import StoreWriter
+from inlay.train.callback import Callback
 from inlay.train.config import TrainRun
+from inlay.train.trainer import Trainer
 
 
 def module(number: int) -> str:
@@ -70,3 +79,52 @@ def config(store: Path, **changes: Any) -> TrainRun:
         replaces = isinstance(value, dict) and "kind" not in value and isinstance(data[key], dict)
         data[key] = {**data[key], **value} if replaces else value
     return validate(TrainRun, data)
+
+
+def weights(run: Path, step: int) -> dict[str, Tensor]:
+    """Weights and optimizer state of a checkpoint, by file and name."""
+    folder = run / "checkpoints" / f"step-{step}"
+    checkpoint.read_record(folder, checkpoint.WEIGHTS, checkpoint.OPTIMIZER)
+    return {
+        f"{file}:{name}": tensor
+        for file in (checkpoint.WEIGHTS, checkpoint.OPTIMIZER)
+        for name, tensor in checkpoint.read_tensors(folder, file).items()
+    }
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+class At(Callback):
+    """Does something after one step."""
+
+    def __init__(self, step: int, action: Any) -> None:
+        self.at, self.action = step, action
+
+    def step(self, trainer: Trainer) -> None:
+        if trainer.step == self.at:
+            self.action(trainer)
+
+
+def start(run: TrainRun, out: Path, *observers: Callback) -> Trainer:
+    """A new run; observers come before the callbacks of the configuration."""
+    trainer = Trainer(run, RunDir.create(out, run))
+    trainer.callbacks[:0] = observers
+    return trainer
+
+
+def stop_with(number: signal.Signals) -> Any:
+    return lambda _: os.kill(os.getpid(), number)
+
+
+def iter_batches(trainer: Trainer) -> Any:
+    from inlay.data.loader import Loader
+
+    return Loader(trainer.rows, trainer.config.train.rows)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from inlay.config import Config
     from inlay.config.run_dir import RunDir
 
+DEFAULT = Path("runs/demo")
+"""Where the first demo goes; later ones get a dated name beside it."""
 SHOWN = 3
 """Infills printed at the end: the first one-word gaps of the fixed list, right or wrong."""
 
@@ -38,7 +40,7 @@ def schema() -> "type[Config]":
 def demo(minutes: float | None, corpus: str | None, out: str | None, overrides: Sequence[str] = ()) -> None:
     """Runs the main job end to end into `out`. Raises BadInput for an existing directory or an unusable corpus."""
     from inlay.config import validate
-    from inlay.config.compose import compose
+    from inlay.config.compose import compose, quoted
     from inlay.config.run_dir import RunDir, default_path
     from inlay.evaluate.report import write_report
     from inlay.evaluate.run import evaluate
@@ -48,10 +50,10 @@ def demo(minutes: float | None, corpus: str | None, out: str | None, overrides: 
     from inlay.train.run import begin
 
     began = time.monotonic()
-    target = Path(out) if out is not None else default_path("demo")
-    chosen = [f"prepare.out={target / 'store'}"]
+    target = Path(out) if out is not None else DEFAULT if not DEFAULT.exists() else default_path("demo")
+    chosen = [f"prepare.out={quoted(str(target / 'store'))}"]
     if corpus is not None:
-        chosen += ["source@prepare.source=folder", f"prepare.source.path={corpus}"]
+        chosen += ["source@prepare.source=folder", f"prepare.source.path={quoted(corpus)}"]
     if minutes is not None:
         chosen.append(f"run.train.minutes={minutes}")
     config: Any = validate(schema(), compose("demo", [*chosen, *overrides]), where="demo")

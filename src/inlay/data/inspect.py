@@ -1,4 +1,7 @@
-"""Rows as people read them: which text is prefix, suffix and middle, what is trained, where documents break."""
+"""Rows as people read them: which text is prefix, suffix and middle, what is trained, where documents break.
+
+It shows the very rows that training reads under the same options, and refuses options and stores that training would.
+"""
 
 import json
 import sys
@@ -8,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from inlay.config import Config, validate
-from inlay.config.compose import compose
+from inlay.config.compose import compose, quoted
 from inlay.data.loader import Rows
 from inlay.data.rows import Placed
 from inlay.fim.format import Kind, Region
@@ -48,7 +51,7 @@ class RowOptions(Config):
 
 def open_rows(store: str, overrides: list[str], split: str = "train") -> Rows:
     """Rows of a store under the default FIM options and `overrides` (`fim.rate=1`, `train.sequence_length=256` ...)."""
-    data = compose("train", [f"data.path={store}", "train.steps=1", *overrides])
+    data = compose("train", [f"data.path={quoted(store)}", "train.steps=1", *overrides])
     chosen = {
         "seed": data["seed"],
         "fim": data["fim"],

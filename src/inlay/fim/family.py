@@ -23,6 +23,6 @@ class Family(Config):
     pad: str
     terminator: str
     stops: tuple[str, ...]
-    """Every token that ends a completion beside the terminator."""
+    """Tokens that end a completion beside the terminator and the sentinels."""
     orders: tuple[Order, ...] = ORDERS
     """The orders this family is rendered in; any other is refused."""

@@ -73,7 +73,9 @@ class FimFormat:
         self.pad = self._special(family.pad)
         self.eot = self._special(family.terminator)
         self._specials = frozenset(tokenizer.special.values())
-        self.stop_ids = frozenset({self.eot, *(self._special(stop) for stop in family.stops)})
+        # A sentinel inside a middle is never text: it ends a completion as well, named apart from the terminator.
+        sentinels = (self.prefix, self.middle, self.suffix, self.pad)
+        self.stop_ids = frozenset({self.eot, *sentinels, *(self._special(stop) for stop in family.stops)})
         # A vocabulary may have holes: ids that no token has.
         first = [
             tokenizer.decode_bytes([token] if size else [])[:1] for token, size in enumerate(tokenizer.token_lengths)

@@ -79,7 +79,7 @@ class Mixer(nn.Module):
 
 @dataclass
 class LayerCache:
-    """Decode state of one attention layer: `keys`, `values` [B, G, S + 1, D]; the last slot takes what padding writes."""
+    """Decode state of an attention layer: `keys`, `values` [B, G, S + 1, D]; padding writes to the last slot."""
 
     keys: Tensor
     values: Tensor

@@ -20,7 +20,7 @@ class Linear(nn.Linear):
 
 
 class RMSNorm(nn.Module):
-    """Root mean square norm with a plain gain (1910.07467), cast back before the gain, as in Llama and Qwen3: [..., d]."""
+    """Root mean square norm with a plain gain (1910.07467), [..., d]; cast back before the gain, as in Llama."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -41,6 +41,6 @@ def rotation(positions: Tensor, theta: float, head_size: int) -> tuple[Tensor, T
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Applies rotary embedding in the rotate-half layout: x [B, H, T, D], cos and sin as `rotation` gives, to x's dtype."""
+    """Applies rotary embedding in the rotate-half layout: x [B, H, T, D], cos and sin as `rotation` gives them."""
     first, second = x.float().chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)

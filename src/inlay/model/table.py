@@ -49,7 +49,7 @@ def count(config: ModelConfig, vocab_size: int, context: int) -> ModelCount:
     with torch.device("meta"):
         model = Transformer(config, vocab_size)
     layers = []
-    for spec, block in zip(model.layout, model.blocks, strict=True):
+    for spec, block in zip(model.layout, model.layers, strict=True):
         visible = _visible(context, spec.block.mixer.window)
         flops = _matrix_flops(block) + block.mixer.score_flops(visible)
         size = sum(parameter.numel() for parameter in block.parameters())

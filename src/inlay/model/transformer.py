@@ -7,6 +7,7 @@ Legend: B rows, T positions, d channels, V vocabulary.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +78,11 @@ class Transformer(nn.Module):
         self.head = None if config.tie_embeddings else nn.Linear(config.width, vocab_size, bias=False)
 
     @property
+    def layers(self) -> Sequence[Block]:
+        """The blocks in order, by their type."""
+        return cast("Sequence[Block]", self.blocks)
+
+    @property
     def head_weight(self) -> Tensor:
         """The output matrix [V, d]."""
         return self.embedding.weight if self.head is None else self.head.weight
@@ -104,7 +110,7 @@ class Transformer(nn.Module):
     def new_cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for `batch` rows of up to `capacity` positions."""
         device = self.embedding.weight.device
-        layers = [block.mixer.new_cache(batch, capacity, device, self.compute_dtype) for block in self.blocks]
+        layers = [block.mixer.new_cache(batch, capacity, device, self.compute_dtype) for block in self.layers]
         return Cache(layers, torch.zeros(batch, dtype=torch.int64, device=device), capacity)
 
     def decode(self, tokens: Tensor, positions: Tensor, cache: Cache) -> Tensor:
@@ -125,7 +131,7 @@ class Transformer(nn.Module):
         masks = {window: cache_mask(visible, cache.seen, window, dtype) for window in self._windows()}
         context = Context(masks, self._rotations(visible))
         x = self.embedding(tokens).to(dtype)
-        for block, layer in zip(self.blocks, cache.layers, strict=True):
+        for block, layer in zip(self.layers, cache.layers, strict=True):
             x = block.decode(x, context, slots, layer)
         return self.final_norm(x)
 
@@ -135,7 +141,7 @@ class Transformer(nn.Module):
         std = self.config.init_std
         out_std = std / (2 * self.config.layers) ** 0.5
         nn.init.normal_(self.embedding.weight, std=self.config.embedding_std, generator=generator)
-        for block in self.blocks:
+        for block in self.layers:
             block.mixer.initialise(std, out_std, generator)
             block.mlp.initialise(std, out_std, generator)
         if self.head is not None:

@@ -47,7 +47,7 @@ class Callback:
 
 
 def drop_lines_behind(path: Path, step: int) -> None:
-    """Drops from a file of JSON lines what a run wrote behind `step`, from which it goes on: each step stands there once.
+    """Drops from a file of JSON lines what a run wrote behind `step`, from which it goes on: each step is there once.
 
     A run that starts from the beginning starts an empty file. Raises InlayError in one line on a full disk.
     """

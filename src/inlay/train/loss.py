@@ -2,16 +2,16 @@
 
 The [tokens, vocabulary] table of logits is never whole in memory: each chunk's logits are made, turned into their
 gradient and dropped in the forward pass, which leaves one hidden-state gradient and one head gradient (the arrangement
-torchtitan and Liger use). Impossible losses in the seeds were blamed on bf16 logits: here they are widened to fp32 before
-anything is summed, and a test holds the whole against an unchunked fp32 (and fp64) cross-entropy.
+torchtitan and Liger use). Impossible losses in the seeds were blamed on bf16 logits: here they are widened to fp32
+before anything is summed, and a test holds the whole against an unchunked fp32 (and fp64) cross-entropy.
 Legend: N tokens, d channels, V vocabulary.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 CHUNK = 1024
 
@@ -37,7 +37,7 @@ def chunk_step(hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor)
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         hidden: Tensor,
         weight: Tensor,
         targets: Tensor,
@@ -60,7 +60,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return (losses * scaled).sum(), losses
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        gradient = gradients[0]
         hidden_gradient, weight_gradient = ctx.saved_tensors
         return hidden_gradient * gradient.to(hidden_gradient.dtype), weight_gradient * gradient, None, None, None, None
 

@@ -1,8 +1,8 @@
 """The contract of an optimizer and the routing of parameters. One file a kind in `inlay.train.optimizers`.
 
 Every parameter belongs to exactly one class, by what it is: `matrix` (projections inside blocks), `embedding` (input
-table, tied or not, and head), `vector` (gains, biases, scalars). Routing asserts that it covers the model exactly once and
-that tables are among the embeddings: an embedding sent to Muon raises no error by itself anywhere else.
+table, tied or not, and head), `vector` (gains, biases, scalars). Routing asserts that it covers the model exactly once
+and that tables are among the embeddings: an embedding sent to Muon raises no error by itself anywhere else.
 """
 
 from abc import abstractmethod
@@ -51,7 +51,7 @@ def route(model: nn.Module) -> dict[ParameterClass, dict[str, nn.Parameter]]:
     names) and every embedding table is routed as one.
     """
     routed: dict[ParameterClass, dict[str, nn.Parameter]] = {"matrix": {}, "embedding": {}, "vector": {}}
-    seen: dict[nn.Parameter, tuple[str, ParameterClass]] = {}
+    seen: dict[Tensor, tuple[str, ParameterClass]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if not parameter.requires_grad:
             continue

@@ -28,8 +28,8 @@ def begin(config: TrainRun, run: RunDir) -> None:
 def resume(path: str, overrides: Sequence[str] = ()) -> RunDir:
     """Goes on with a run from its newest undamaged checkpoint, with the configuration that is in it.
 
-    Raises BadInput when there is no such run, when it is complete, or when its store or configuration is no longer the one
-    it was trained with; InlayError when no checkpoint can be read; and what `Trainer.run_to_end` raises.
+    Raises BadInput when there is no such run, when it is complete, or when its store or configuration is no longer the
+    one it was trained with; InlayError when no checkpoint can be read; and what `Trainer.run_to_end` raises.
     """
     if overrides:
         raise BadInput(f"a resumed run keeps its configuration; to change it start a new one: {' '.join(overrides)}")

@@ -1,4 +1,7 @@
-"""Schedules: a multiplier of the learning rate as a pure function of the step. One file a kind in `inlay.train.schedules`."""
+"""Schedules: a multiplier of the learning rate as a pure function of the step.
+
+One file a kind in `inlay.train.schedules`.
+"""
 
 from abc import abstractmethod
 

@@ -1,8 +1,8 @@
-"""The loop. Its state is: weights, optimizer state, step, tokens, loader counters, the planned number of steps, seconds.
+"""The loop. Its state: weights, optimizer state, step, tokens, loader counters, the planned number of steps, seconds.
 
-Nothing else decides a step, so a run that was killed and resumed has the same weights, bit for bit on a CPU, as one that
-never stopped. Callbacks watch; the loop alone changes weights. A time budget is turned into a number of steps once, after
-a few timed steps inside the warmup (whose rates do not depend on the total), and recorded.
+Nothing else decides a step, so a run that was killed and resumed has the same weights, bit for bit on a CPU, as one
+that never stopped. Callbacks watch; the loop alone changes weights. A time budget is turned into a number of steps
+once, after a few timed steps inside the warmup (whose rates do not depend on the total), and recorded.
 """
 
 import contextlib
@@ -30,8 +30,6 @@ from inlay.train.loss import chunk_step, cross_entropy
 TIMED_STEPS = 8
 """Steps that are timed to turn minutes into steps; the first one after compiling is not among them."""
 LOG_EVERY = 10
-RESUMED_AS_IS = ("seed", "fim", "model", "optim", "schedule", "train")
-"""Parts of the configuration that decide the weights. The store is compared by content, so that it may move."""
 
 
 class Interrupted(InlayError):
@@ -205,7 +203,11 @@ class Trainer:
         checkpoint.write(folder, {checkpoint.WEIGHTS: weights, checkpoint.OPTIMIZER: self.optimizer.state()}, record)
 
     def load(self) -> None:
-        """Takes the newest undamaged checkpoint of the run. Starts from the beginning, with a notice, if there is none."""
+        """Takes the newest undamaged checkpoint of the run; with none it starts from the beginning, with a notice.
+
+        Raises BadInput when the store or the configuration is another than the checkpoint's, InlayError when every
+        checkpoint is damaged.
+        """
         checkpoint.clear_unfinished(self.run.path)
         candidates = checkpoint.folders(self.run.path)
         if not candidates:
@@ -215,12 +217,13 @@ class Trainer:
         self.notices += skipped
         if record["loader"]["store"] != self.rows.store_hash:
             raise BadInput(f"the store {self.config.data.path} is not the one that {self.run.path} was trained on")
-        config = self.config.to_dict()
-        changed = [group for group in RESUMED_AS_IS if record["config"][group] != config[group]]
+        then, now = _deciding(record["config"]), _deciding(self.config.to_dict())
+        changed = ", ".join(group for group in now if then.get(group) != now[group])
         if changed:
+            file = self.run.config_file
             raise BadInput(
-                f"{self.run.config_file} has changed in {', '.join(changed)} since {folder.name} was saved: put it back, or"
-                f" start a new run with: inlay train --config {self.run.config_file} out=DIR"
+                f"{file} has changed in {changed} since {folder.name} was saved: put it back, or start a new run with:"
+                f" inlay train --config {file} out=DIR"
             )
         self.model.load_state_dict(checkpoint.read_tensors(folder, checkpoint.WEIGHTS))
         self.optimizer.load_state(checkpoint.read_tensors(folder, checkpoint.OPTIMIZER))
@@ -307,3 +310,9 @@ class Trainer:
         values["tokens_per_second"] = self.config.train.tokens_per_step / seconds
         values["loader_share"] = wait / seconds
         self.log(values)
+
+
+def _deciding(config: dict[str, Any]) -> dict[str, Any]:
+    """The parts of a configuration that decide the weights. The store is compared by content, so that it may move."""
+    data = {key: value for key, value in config["data"].items() if key not in ("path", "workers")}
+    return {**{group: value for group, value in config.items() if group != "callbacks"}, "data": data}

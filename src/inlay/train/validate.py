@@ -1,7 +1,7 @@
 """Validation on fixed rows: the same held-out pieces as plain text and in each order, so that kinds can be compared.
 
-For each kind it reports nats per token over every target, bits per byte over the targets that are text, and for orders the
-middle alone and the terminator alone. Sums travel as (sum, weight) and are divided once.
+For each kind it reports nats per token over every target, bits per byte over the targets that are text, and for orders
+the middle alone and the terminator alone. Sums travel as (sum, weight) and are divided once.
 """
 
 import math
@@ -15,7 +15,6 @@ from inlay.fim.family import Order
 from inlay.fim.format import Region
 from inlay.fim.transform import FimConfig
 from inlay.model import Transformer
-
 from inlay.train.loss import token_losses
 
 if TYPE_CHECKING:
@@ -31,7 +30,8 @@ class Validator:
         self._batches = {}
         for name, fim in _variants(config.fim).items():
             # Seed 0 always: runs that differ in seed are compared on the same rows.
-            source = Rows(config.data.path, "validation", fim, config.train.sequence_length, seed=0)
+            data = config.data
+            source = Rows(data.path, "validation", fim, config.train.sequence_length, 0, data.shortest_piece)
             pairs = [(0, row) for row in range(min(rows, source.plan(0).row_count))]
             self._batches[name] = stack([source.row(*pair) for pair in pairs], LoaderState())
             self._bytes = source.maker.transform.format.tokenizer.token_lengths

@@ -15,4 +15,4 @@ class InlayFamily(Family):
     suffix: str = "<|fim_suffix|>"
     pad: str = "<|fim_pad|>"
     terminator: str = "<|endoftext|>"
-    stops: tuple[str, ...] = ("<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<|im_end|>")
+    stops: tuple[str, ...] = ("<|repo_name|>", "<|file_sep|>", "<|im_end|>")
