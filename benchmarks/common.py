@@ -152,19 +152,20 @@ def ratios(slower: Sequence[Turn], faster: Sequence[Turn]) -> list[float]:
 # ---- our side --------------------------------------------------------------------------------------------------------
 
 
-def open_store(path: str | None, vocabulary: int, folder: Path) -> str:
+def open_store(path: str | None, vocabulary: int | None, folder: Path) -> str:
     """The path of the store to read: `path`, or a new one in `folder` of Python that every installation has.
 
-    Raises BadInput when the store's vocabulary is not `vocabulary`.
+    Raises BadInput when the store's vocabulary is not `vocabulary` (None: whatever a given store has, else 8,192).
     """
     if path is None:
+        vocabulary = vocabulary or 8192
         say(f"preparing a store of {', '.join(CORPUS)} with {vocabulary:,} tokens")
         path = str(folder / "store")
         overrides = [f"source.packages=[{','.join(CORPUS)}]", f"tokenizer.vocab_size={vocabulary}"]
         overrides.append(quoted_override("out", path))
         prepare(validate(PrepareConfig, compose("prepare", ["source=python", *overrides]), where="benchmark"))
     found = TokenStore.open(path, verify=False).tokenizer.vocab_size
-    if found != vocabulary:
+    if vocabulary not in (None, found):
         raise BadInput(f"the store {path} has {found} tokens, not {vocabulary}: give --vocab {found}, or another store")
     return path
 

@@ -98,14 +98,16 @@ class Peer:
 
         torch.manual_seed(seed)
         self.setting = setting
-        self.model: Any = Qwen3ForCausalLM(peer_config(model, vocabulary, length, setting.attention))
+        # Any: transformers wraps `to` in a way that type checkers misread.
+        made: Any = Qwen3ForCausalLM(peer_config(model, vocabulary, length, setting.attention))
+        self.model: Any = made
         with torch.device("meta"):
             ours = sum(parameter.numel() for parameter in Transformer(model, vocabulary).parameters())
         theirs = sum(parameter.numel() for parameter in self.model.parameters())
         if ours != theirs:
             raise BadInput(f"the peer has {theirs:,} parameters and our model {ours:,}: they are not the same shape")
         if setting.numbers == "bfloat16":
-            self.model.to(torch.bfloat16)
+            made.to(torch.bfloat16)
         self.model.train()
         self.rate = rate
         self.documents = documents

@@ -229,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--preset", default="nano", help="model preset of ours, whose shape the peer takes")
     parser.add_argument("--rows", type=int, default=8, help="rows of a step")
     parser.add_argument("--length", type=int, default=512, help="tokens of a row")
-    parser.add_argument("--vocab", type=int, default=8192, help="tokens of the vocabulary")
+    parser.add_argument("--vocab", type=int, help="tokens of the vocabulary, 8192 unless a store says")
     parser.add_argument("--rounds", type=int, default=9, help="rounds in which all take turns")
     parser.add_argument("--search-rounds", type=int, default=3, help="rounds that choose the peer's best setting")
     parser.add_argument("--turn", type=int, default=3, help="steps of a turn; its median counts")

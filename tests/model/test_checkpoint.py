@@ -212,3 +212,22 @@ def test_what_a_kill_left_is_cleared(tmp_path: Path) -> None:
     assert not dead.exists()
     assert alive.exists()
     assert checkpoint.folders(tmp_path) == [folder]
+
+
+def test_nothing_is_deleted_under_its_final_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill inside a deletion leaves a folder in parts, so it must not be one that readers look at."""
+    write(tmp_path, 1)
+    deleted: list[str] = []
+    delete = checkpoint.shutil.rmtree
+
+    def watch(folder: Path, ignore_errors: bool = False) -> None:
+        deleted.append(Path(folder).name)
+        delete(folder, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", watch)
+    folder = write(tmp_path, 1, 5.0)
+    checkpoint.remove(folder)
+    checkpoint.remove(folder)  # once more does nothing
+    assert deleted
+    assert all(name.startswith(".") for name in deleted)
+    assert list((tmp_path / "checkpoints").iterdir()) == []

@@ -27,7 +27,8 @@ def naive(run: TrainRun, rows: int) -> dict[str, float]:
         "psm": {"rate": 1.0, "orders": {"psm": 1.0}},
         "spm": {"rate": 1.0, "orders": {"spm": 1.0}},
     }.items():
-        source = Rows(run.data.path, "validation", run.fim.model_copy(update=change), LENGTH, seed=0)
+        fim = run.fim.model_copy(update=change)
+        source = Rows(run.data.path, "validation", fim, LENGTH, 0, run.data.shortest_piece)
         tokenizer = source.maker.transform.format.tokenizer
         model = build(run.model, tokenizer.vocab_size, seed=run.seed)
         losses: dict[Region, list[float]] = defaultdict(list)

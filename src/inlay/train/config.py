@@ -20,9 +20,9 @@ class DataConfig(Config):
     workers: int = Field(0, ge=0)
     """Processes that make rows ahead of time; 0 makes them in line (about 1 % of a step on a CPU)."""
     shortest_piece: int | None = Field(24, ge=8)
-    """Documents are chunked into pieces of log-uniform length from so many tokens to a whole row. null fills rows with the
-    longest pieces: for left-to-right training only, because FIM examples that all have one length tell the model how long
-    the middle is (it then stops at the row's end, wherever the gap is: LOG.md, 2026-11-21)."""
+    """Documents are chunked into pieces of log-uniform length from so many tokens to a whole row. null fills rows with
+    the longest pieces: for left-to-right training only, because FIM examples that all have one length tell the model
+    how long the middle is (it then stops at the row's end, wherever the gap is: LOG.md, 2026-11-21)."""
 
 
 class TrainConfig(Config):
