@@ -34,7 +34,7 @@ def test_the_seed_shapes_have_exactly_the_published_sizes() -> None:
 
 @pytest.mark.parametrize(("name", "millions"), [("nano", 3), ("micro", 10), ("small", 30)])
 def test_non_embedding_sizes(name: str, millions: int) -> None:
-    assert count(preset(name), 8192, 512).non_embedding == pytest.approx(millions * 1e6, rel=0.08)
+    assert count(preset(name), 8192, 512).non_embedding == pytest.approx(millions * 1e6, rel=0.15)
 
 
 @pytest.mark.parametrize("name", PRESETS)
