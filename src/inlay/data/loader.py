@@ -7,6 +7,7 @@ from a state that was made on another store.
 """
 
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -181,6 +182,8 @@ _worker_rows: Rows | None = None  # set once in each worker process; a process p
 def _start_worker(rows: Rows) -> None:
     global _worker_rows
     _worker_rows = rows
+    # Ctrl-C reaches the whole process group; the trainer decides when to end, and closes its workers then.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _make_rows(pairs: list[tuple[int, int]]) -> list[Row]:
