@@ -140,7 +140,9 @@ def test_every_family_is_sound(forms: dict[str, FimFormat], name: str) -> None:
     assert form.eot in form.stop_ids
     assert family.orders
     assert set(family.orders) <= set(ORDERS)
-    assert form.stop_ids == {form.tokenizer.special[text] for text in (family.terminator, *family.stops)}
+    sentinels = (family.prefix, family.middle, family.suffix, family.pad)
+    ends = (family.terminator, *sentinels, *family.stops)
+    assert form.stop_ids == {form.tokenizer.special[text] for text in ends}
 
 
 def test_unknown_family_names_the_nearest(tokenizer: Tokenizer) -> None:
