@@ -48,7 +48,7 @@ def gradients(model: Transformer, rows: list[tuple[Tensor, Tensor, Tensor]]) -> 
 
 
 def test_a_packed_row_equals_its_documents_alone() -> None:
-    """Forward and gradients: what models.md asks of every mixer, since a leak can leave the loss unchanged."""
+    """Forward and gradients: asked of every mixer, since a leak can leave the loss unchanged."""
     model = tiny_model()
     tokens, positions = packed(*DOCUMENTS)
     together, summed = gradients(model, [(tokens, positions, torch.ones_like(tokens))])

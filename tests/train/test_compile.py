@@ -77,3 +77,23 @@ def test_with_a_compiler_there_is_no_reason() -> None:
         pytest.skip("this machine has no C++ compiler")
     why_not_compiled.cache_clear()
     assert why_not_compiled(torch.device("cpu")) is None
+
+
+def test_a_compiler_that_fails_costs_speed_not_the_run(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(function: Any, **_: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            raise RuntimeError("CppCompileError: C++ compile error\nomp.h: no such file")
+
+        return call
+
+    expected = losses(store, tmp_path / "eager", compile=False)
+    monkeypatch.setattr(trainer_module, "why_not_compiled", lambda device: None)
+    monkeypatch.setattr(trainer_module.torch, "compile", broken)
+    said: list[str] = []
+    monkeypatch.setattr(Trainer, "notice", lambda self, line: said.append(line))
+    assert losses(store, tmp_path / "broken", compile=True) == expected
+    assert len(said) == 1
+    assert "CppCompileError" in said[0]
+    assert "\n" not in said[0]

@@ -2,7 +2,7 @@
 
 The [tokens, vocabulary] table of logits is never whole in memory: each chunk's logits are made, turned into their
 gradient and dropped in the forward pass, which leaves one hidden-state gradient and one head gradient (the arrangement
-torchtitan and Liger use). Impossible losses in the seeds were blamed on bf16 logits: here they are widened to fp32
+torchtitan and Liger use). Impossibly good losses have been blamed on bf16 logits: here they are widened to fp32
 before anything is summed, and a test holds the whole against an unchunked fp32 (and fp64) cross-entropy.
 Legend: N tokens, d channels, V vocabulary.
 """

@@ -12,10 +12,11 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from inlay.config import BadInput, InlayError
 from inlay.config.run_dir import RunDir
@@ -62,6 +63,7 @@ class Trainer:
         self.callbacks = [callback.build() for callback in config.callbacks.values() if callback is not None]
         self.notices: list[str] = []
         self._blocks: Sequence[BlockCall] | None = None
+        self._compiled: Literal["off", "untried", "works"] = "off"
         self._chunk_step = chunk_step
         self._asked_to_stop: int | None = None
         self._sums: dict[str, float] = {}
@@ -126,6 +128,24 @@ class Trainer:
                     callback.step(self)
 
     def _train_step(self, batch: Batch) -> None:
+        try:
+            losses = self._gradients(batch)
+        except RuntimeError as error:
+            if self._compiled != "untried":
+                raise
+            # A compiler that is there but cannot compile (no OpenMP, no Python headers) shows only now.
+            self._without_compiling(f"it failed ({str(error).strip().splitlines()[0][:100]})")
+            losses = self._gradients(batch)
+        if self._compiled == "untried":
+            self._compiled = "works"
+        norm = self._clip()
+        self.savable = False
+        self.optimizer.step(self.config.schedule.multiplier(self.step, self.total_steps or 1 << 40), self.step)
+        self._drop_gradients()
+        self._account(torch.cat(losses).cpu().numpy(), batch, norm)
+
+    def _gradients(self, batch: Batch) -> list[Tensor]:
+        """Forward and backward over the micro-batches; returns the loss of each token, in order."""
         train = self.config.train
         total_weight = float(batch.weights.sum())
         scale = torch.tensor(1.0 / max(total_weight, 1e-9), device=self.device)
@@ -144,12 +164,11 @@ class Trainer:
             )
             loss.backward()
             losses.append(each)
-        norm = self._clip()
-        self.savable = False
-        self.optimizer.step(self.config.schedule.multiplier(self.step, self.total_steps or 1 << 40), self.step)
+        return losses
+
+    def _drop_gradients(self) -> None:
         for parameter in self.model.parameters():
             parameter.grad = None
-        self._account(torch.cat(losses).cpu().numpy(), batch, norm)
 
     def _clip(self) -> float:
         parameters = list(self.model.parameters())
@@ -239,12 +258,18 @@ class Trainer:
             return
         reason = why_not_compiled(self.device)
         if reason is not None:
-            self.notice(f"training without torch.compile, about a third slower: {reason}")
+            self._without_compiling(reason)
             return
         self.phase("compiling")
         # Static shapes: one graph for the whole run. Validation, whose shapes differ, stays eager.
         self._blocks = [torch.compile(block, dynamic=False) for block in self.model.blocks]
         self._chunk_step = torch.compile(chunk_step, dynamic=False)
+        self._compiled = "untried"
+
+    def _without_compiling(self, reason: str) -> None:
+        self._blocks, self._chunk_step, self._compiled = None, chunk_step, "off"
+        self._drop_gradients()
+        self.notice(f"training without torch.compile, about a third slower: {reason}")
 
     def phase(self, name: str) -> None:
         """Tells callbacks that something that takes a while begins."""
