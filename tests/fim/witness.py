@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-import numpy as np
 from hypothesis import strategies as st
 
 from inlay.fim.span import TextView
@@ -41,8 +40,7 @@ def texts(max_pieces: int = 12) -> st.SearchStrategy[str]:
 
 
 def view_of(tokenizer: Tokenizer, text: str) -> TextView:
-    ids = tokenizer.encode(text)
-    return TextView(text.encode(), np.concatenate([[0], np.cumsum(tokenizer.token_lengths[ids])]).astype(np.int64))
+    return TextView(tokenizer, tokenizer.encode_array(text))
 
 
 def is_boundary(data: bytes, position: int) -> bool:

@@ -16,10 +16,9 @@ from tests.text.test_pretokens import TEXTS
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from inlay.config import BadInput, InlayError
-from inlay.text.pretokens import QWEN_PATTERN
+from inlay.text.pretokens import CL100K_PATTERN, O200K_PATTERN, QWEN_PATTERN
 from inlay.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
-CL100K_PATTERN = QWEN_PATTERN.replace(r"\p{N}| ?", r"\p{N}{1,3}| ?")
 UNUSUAL = [
     "",
     "\r\n\r\n  \r\tx",
@@ -198,7 +197,7 @@ def test_a_foreign_nfc_normaliser_is_left_out_so_that_text_stays_itself() -> Non
 
 @pytest.fixture(scope="module")
 def known_patterns() -> list[tuple[Tokenizer, Any]]:
-    definitions = [foreign(pattern) for pattern in (QWEN_PATTERN, CL100K_PATTERN, None)]
+    definitions = [foreign(pattern) for pattern in (QWEN_PATTERN, CL100K_PATTERN, O200K_PATTERN, None)]
     return [(Tokenizer(definition), tokenizers.Tokenizer.from_str(definition)) for definition in definitions]
 
 

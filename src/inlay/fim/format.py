@@ -33,6 +33,10 @@ class Region(IntEnum):
     SENTINEL = 4
     TERMINATOR = 5
     PADDING = 6
+    HINT = 7
+    """The known ends of a partial first and last line (FIM-SE)."""
+    HEADER = 8
+    """Repository name, file separators and paths."""
 
 
 class Kind(IntEnum):

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from inlay.config import Config
 from inlay.fim.draws import Draws
 from inlay.fim.family import Order
-from inlay.fim.format import FimFormat, FimTokens, Ids
+from inlay.fim.format import FimFormat, FimTokens, Ids, Region
 from inlay.fim.span import Span, SpanStrategy, TextView, strategies
 from inlay.fim.spans.sized import SizedSpan
 
@@ -30,12 +30,13 @@ class LossWeights(Config):
     middle: float = Field(1.0, ge=0.0)
     sentinel: float = Field(1.0, ge=0.0)
     terminator: float = Field(1.0, ge=0.0)
+    hint: float = Field(1.0, ge=0.0)
+    header: float = Field(1.0, ge=0.0)
 
     def table(self) -> np.ndarray:
-        """[7] float32, indexed by Region; padding is never trained."""
-        return np.array(
-            [self.text, self.prefix, self.suffix, self.middle, self.sentinel, self.terminator, 0.0], dtype=np.float32
-        )
+        """[9] float32, indexed by Region; padding is never trained."""
+        weights = {region: getattr(self, region.name.lower()) for region in Region if region != Region.PADDING}
+        return np.array([weights.get(region, 0.0) for region in Region], dtype=np.float32)
 
 
 class FimConfig(Config):
@@ -94,7 +95,6 @@ class Transform:
         for order in self._orders:
             form.check_order(order)
         self._shares = [config.orders[order] for order in self._orders]
-        self._lengths = form.tokenizer.token_lengths
 
     def __call__(self, tokens: np.ndarray, capacity: int, draws: Draws) -> Example:
         """One piece ([n] token ids that decode to valid UTF-8) to an example of at most `capacity` tokens.
@@ -113,8 +113,8 @@ class Transform:
     def _infill(self, tokens: np.ndarray, capacity: int, draws: Draws) -> Example | None:
         order = self._orders[draws.choose(self._shares)]
         weights = [strategy.weight for strategy in self._strategies]
-        data = self.format.tokenizer.decode_bytes(tokens.tolist())
-        view = TextView(data, np.concatenate([[0], np.cumsum(self._lengths[tokens])]))
+        view = TextView(self.format.tokenizer, tokens)
+        data = view.data
         while any(weights):
             chosen = draws.choose(weights)
             span = self._strategies[chosen].draw(view, draws)

@@ -20,6 +20,20 @@ QWEN_PATTERN = (
 )
 """Qwen2's pre-tokenizer pattern: words with one leading character, single digits, punctuation runs, blanks."""
 
+GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+"""GPT-2's pattern: words, numbers and punctuation runs, each with one leading space."""
+CL100K_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""OpenAI's cl100k pattern, also Llama 3's: Qwen2's with up to three digits together."""
+O200K_PATTERN = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""OpenAI's o200k pattern: words split where lower case turns to upper, contractions kept with their word."""
+
 _EDGE, _LETTER, _NUMBER, _BLANK, _SPACE, _LINE_END, _OTHER = 0, 1, 2, 4, 8, 16, 32
 _SEPARATOR = b"\xff"
 _LONG_S = 0x17F

@@ -25,7 +25,13 @@ import xxhash
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from inlay.config import BadInput, InlayError, Registry
-from inlay.text.pretokens import QWEN_PATTERN, pretoken_starts
+from inlay.text.pretokens import (
+    CL100K_PATTERN,
+    GPT2_PATTERN,
+    O200K_PATTERN,
+    QWEN_PATTERN,
+    pretoken_starts,
+)
 
 tokenizer_kinds = Registry("tokenizer", "inlay.text.tokenizers")
 
@@ -42,13 +48,8 @@ SPECIAL_TOKENS = (
 )
 """Qwen2.5-Coder's strings, in its order: every editor template already sends them."""
 
-_GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_CL100K_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 # Patterns on which both regex engines are known to agree; tests compare them over texts of every character class.
-_SHARED_PATTERNS = frozenset({QWEN_PATTERN, _GPT2_PATTERN, _CL100K_PATTERN})
+_SHARED_PATTERNS = frozenset({QWEN_PATTERN, GPT2_PATTERN, CL100K_PATTERN, O200K_PATTERN})
 _END_OF_TEXT = "<|endoftext|>"
 _PADDING = "<|fim_pad|>"
 
@@ -74,7 +75,8 @@ class Tokenizer:
                 )
         self.eot: int = self.special[end_of_text]
         self.pad: int = self.special[padding]
-        self._pattern = _pattern_of(parsed)
+        self.pattern: str = _pattern_of(parsed)
+        """The pre-tokenizer's regular expression, or a text that names its steps when it is not one expression."""
         self._ranks = _ranks_of(parsed, self.special)
         self._bytes: dict[int, bytes] = {token_id: token for token, token_id in self._ranks.items()}
         self._bytes.update({token_id: name.encode() for name, token_id in self.special.items()})
@@ -84,7 +86,7 @@ class Tokenizer:
         self._reference = _reference_of(parsed)
         self.backend: str = "tiktoken" if self._is_provably_equal() else "tokenizers"
         self._fast = (
-            tiktoken.Encoding("inlay", pat_str=self._pattern, mergeable_ranks=self._ranks, special_tokens={})
+            tiktoken.Encoding("inlay", pat_str=self.pattern, mergeable_ranks=self._ranks, special_tokens={})
             if self.backend == "tiktoken"
             else None
         )
@@ -214,7 +216,7 @@ class Tokenizer:
     @cached_property
     def hash(self) -> str:
         """Hash of what decides ids: pattern, ranks, special tokens. The layout of the file does not matter."""
-        digest = xxhash.xxh3_128(self._pattern.encode())
+        digest = xxhash.xxh3_128(self.pattern.encode())
         for token_id in sorted(self._bytes):
             token = self._bytes[token_id]
             digest.update(b"%d %d " % (token_id, len(token)) + token)
@@ -229,7 +231,7 @@ class Tokenizer:
 
     def _byte_starts(self, texts: Sequence[str]) -> list[np.ndarray]:
         """For each text bool over its bytes: a pre-token starts here."""
-        if self._pattern == QWEN_PATTERN:
+        if self.pattern == QWEN_PATTERN:
             return pretoken_starts(texts)
         results = []
         for text in texts:
@@ -242,7 +244,7 @@ class Tokenizer:
         return results
 
     def _is_provably_equal(self) -> bool:
-        if self._pattern not in _SHARED_PATTERNS or len(self._ranks) != len(set(self._ranks.values())):
+        if self.pattern not in _SHARED_PATTERNS or len(self._ranks) != len(set(self._ranks.values())):
             return False
         if any(bytes([value]) not in self._ranks for value in range(256)):
             return False
@@ -307,7 +309,7 @@ def _pattern_of(parsed: dict[str, Any]) -> str:
     if not steps or steps[-1].get("type") != "ByteLevel" or steps[-1].get("add_prefix_space"):
         raise BadInput("the pre-tokenizer does not end in a byte-level step without an added space")
     if len(steps) == 1 and steps[0].get("use_regex", True):
-        return _GPT2_PATTERN
+        return GPT2_PATTERN
     split = steps[0]
     whole = split.get("behavior") == "Isolated" and not split.get("invert") and not steps[-1].get("use_regex", True)
     if len(steps) == 2 and split.get("type") == "Split" and whole and "Regex" in split.get("pattern", {}):

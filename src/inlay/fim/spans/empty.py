@@ -13,5 +13,5 @@ class EmptySpan(SpanStrategy):
     kind: Literal["empty"] = "empty"
 
     def draw(self, view: TextView, draws: Draws) -> Span | None:
-        position = view.align(draws.integer(0, len(view.data) + 1))
+        position = view.align(draws.integer(0, view.size + 1))
         return position, position

@@ -13,5 +13,5 @@ class RandomSpan(SpanStrategy):
     kind: Literal["random"] = "random"
 
     def draw(self, view: TextView, draws: Draws) -> Span | None:
-        one, two = (view.align(draws.integer(0, len(view.data) + 1)) for _ in range(2))
+        one, two = (view.align(draws.integer(0, view.size + 1)) for _ in range(2))
         return min(one, two), max(one, two)

@@ -17,7 +17,7 @@ class SizedSpan(SpanStrategy):
     """Law of the middle's length in tokens of the document."""
 
     def draw(self, view: TextView, draws: Draws) -> Span | None:
-        size = len(view.data)
+        size = view.size
         if size == 0:
             return None
         start = view.align(draws.integer(0, size))
@@ -25,8 +25,4 @@ class SizedSpan(SpanStrategy):
         low = max(start, int(view.token_offsets[last - 1]))
         end = view.align(draws.integer(low + 1, int(view.token_offsets[last]) + 1))
         # A step back to a character boundary may have emptied a one-character middle: take the whole character.
-        while end <= start:
-            end += 1
-            while end < size and view.data[end] & 0xC0 == 0x80:
-                end += 1
-        return start, end
+        return start, max(end, view.align_up(start + 1))

@@ -17,12 +17,10 @@ class TokenSpan(SpanStrategy):
     """Law of the middle's length in tokens of the document."""
 
     def draw(self, view: TextView, draws: Draws) -> Span | None:
-        size = len(view.data)
+        size = view.size
         if size == 0:
             return None
         start = view.align(draws.integer(0, size))
         last = min(view.token_at(start) + self.length.draw(draws), len(view.token_offsets) - 1)
-        end = int(view.token_offsets[last])
-        while end < size and view.data[end] & 0xC0 == 0x80:  # a token may end inside a character; the cut may not
-            end += 1
-        return start, end
+        # A token may end inside a character; the cut may not.
+        return start, view.align_up(int(view.token_offsets[last]))
