@@ -72,7 +72,7 @@ def test_a_wrong_command_line_is_one_line_and_status_2(
 def test_every_error_is_one_line(
     inlay: Callable[..., Any], calls: Callable[..., Any], error: BaseException, status: int, line: str
 ) -> None:
-    calls("inlay.data.inspect", "print_stats", result=error)
+    calls("inlay.data.stats", "print_stats", result=error)
     outcome = inlay("inspect", "stats", "store")
     assert outcome == (status, "", line + "\n")
     with pytest.raises(type(error)):
@@ -82,9 +82,9 @@ def test_every_error_is_one_line(
 def test_a_closed_pipe_is_quiet() -> None:
     program = (
         "import sys, types\n"
-        "module = types.ModuleType('inlay.data.inspect')\n"
-        "module.print_stats = lambda store, as_json: print('x' * 200_000)\n"
-        "sys.modules['inlay.data.inspect'] = module\n"
+        "module = types.ModuleType('inlay.data.stats')\n"
+        "module.print_stats = lambda store, as_json, overrides: print('x' * 200_000)\n"
+        "sys.modules['inlay.data.stats'] = module\n"
         "from inlay.cli.main import main\n"
         "raise SystemExit(main(['inspect', 'stats', 'store']))\n"
     )

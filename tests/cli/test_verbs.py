@@ -81,10 +81,12 @@ def test_inspect(inlay: Callable[..., Any], calls: Callable[..., Any]) -> None:
     table = calls("inlay.model.table", "print_table")
     assert inlay("inspect", "model", "nano", "model.layers=2").status == 0
     assert table == [("nano", ["model.layers=2"])]
-    shown = calls("inlay.data.inspect", "print_rows", "print_stats")
+    shown = calls("inlay.data.inspect", "print_rows")
     assert inlay("inspect", "rows", "store", "--count", "3", "--json", "fim.rate=1").status == 0
-    assert inlay("inspect", "stats", "store").status == 0
-    assert shown == [("store", 3, True, ["fim.rate=1"]), ("store", False)]
+    assert shown == [("store", 3, True, ["fim.rate=1"])]
+    counted = calls("inlay.data.stats", "print_stats")
+    assert inlay("inspect", "stats", "store", "fim.level=document").status == 0
+    assert counted == [("store", False, ["fim.level=document"])]
 
 
 class Task(Config):

@@ -22,7 +22,7 @@ from inlay.text.tokenizer import Tokenizer
 
 PER_BATCH = 4
 BATCHES = 50
-NAMES = ("tokens", "targets", "positions", "weights", "kinds", "regions")
+NAMES = ("tokens", "targets", "positions", "weights", "kinds", "regions", "remaining")
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_every_token_once(store: TokenStore, form: FimFormat, length: int, piece
     split = store.split("train")
     shortest = None if piece is None else min(piece, length - Transform.RESERVE)
     for seed in range(3):
-        plan = plan_epoch(split, form.starts_character, length, seed, 0, shortest)
+        plan = plan_epoch(split, form, length, seed, 0, shortest)
         check(plan, split, length)
         assert is_text(store.tokenizer, split, plan)
 
@@ -76,8 +77,8 @@ TEXTS = st.lists(
 def test_any_texts(
     tokenizer: Tokenizer, form: FimFormat, texts: list[str], length: int, seed: int, shortest: int | None
 ) -> None:
-    split = MemorySplit(tokenizer.encode_with_starts(texts))
-    plan = plan_epoch(split, form.starts_character, length, seed, 1, shortest)
+    split = MemorySplit(tokenizer.encode_with_starts(texts), tokenizer.token_lengths)
+    plan = plan_epoch(split, form, length, seed, 1, shortest)
     check(plan, split, length)
     assert is_text(tokenizer, split, plan)
 
@@ -86,17 +87,17 @@ def test_any_texts(
 def test_a_pretoken_longer_than_a_row_is_cut_between_characters(
     tokenizer: Tokenizer, form: FimFormat, unit: str
 ) -> None:
-    split = MemorySplit(tokenizer.encode_with_starts([unit * 2_000]))
+    split = MemorySplit(tokenizer.encode_with_starts([unit * 2_000]), tokenizer.token_lengths)
     # Every phase: the first border may be wanted inside the first character.
     for seed in range(150):
-        plan = plan_epoch(split, form.starts_character, 40, seed, 0)
+        plan = plan_epoch(split, form, 40, seed, 0)
         check(plan, split, 40)
         assert is_text(tokenizer, split, plan)
 
 
 def test_cuts_are_at_pretokens_where_they_can_be(code_store: TokenStore, form: FimFormat) -> None:
     split = code_store.split("train")
-    plan = plan_epoch(split, form.starts_character, 512, 0, 0)
+    plan = plan_epoch(split, form, 512, 0, 0)
     starts = [split.pretoken_starts(index) for index in range(len(split))]
     assert all(starts[document][start] for document, start in zip(plan.document, plan.start, strict=True))
     assert len(plan.document) > 2 * len(split)
@@ -106,7 +107,7 @@ def test_epochs_and_seeds_cut_and_order_anew(code_store: TokenStore, form: FimFo
     split = code_store.split("train")
 
     def made(seed: int, epoch: int) -> Plan:
-        return plan_epoch(split, form.starts_character, 512, seed, epoch)
+        return plan_epoch(split, form, 512, seed, epoch)
 
     def pieces(plan: Plan) -> set[tuple[int, int, int]]:
         return set(zip(plan.document.tolist(), plan.start.tolist(), plan.stop.tolist(), strict=True))
@@ -123,7 +124,7 @@ def test_epochs_and_seeds_cut_and_order_anew(code_store: TokenStore, form: FimFo
 
 
 def test_rows_are_shuffled(store: TokenStore, form: FimFormat) -> None:
-    plan = plan_epoch(store.split("train"), form.starts_character, LENGTH, 0, 0)
+    plan = plan_epoch(store.split("train"), form, LENGTH, 0, 0)
     # Best fit makes full rows first; in a shuffled order the emptier half is not all at the end.
     cost = plan.stop - plan.start + Transform.RESERVE
     fill = np.add.reduceat(cost, plan.rows[:-1])
@@ -138,8 +139,8 @@ def test_rows_are_shuffled(store: TokenStore, form: FimFormat) -> None:
 def test_documents_of_one_row_come_from_everywhere(form: FimFormat) -> None:
     # All alike in size, so that best fit itself would put neighbours together, and more than one window of them.
     plain = int(np.flatnonzero(form.starts_character)[40])
-    split = MemorySplit([(np.full(20, plain, np.uint16), np.ones(20, bool))] * 12_000)
-    plan = plan_epoch(split, form.starts_character, 140, 0, 0)
+    split = MemorySplit([(np.full(20, plain, np.uint16), np.ones(20, bool))] * 12_000, form.tokenizer.token_lengths)
+    plan = plan_epoch(split, form, 140, 0, 0)
     spread = [np.ptp(plan.document[first:last]) for first, last in pairwise(plan.rows.tolist()) if last - first == 5]
     assert len(spread) >= plan.row_count - 2
     # Five numbers drawn from 0 to n are spread over 4/6 of it on average; neighbours would be spread over nothing.
@@ -162,9 +163,12 @@ def test_a_realistic_length_distribution_fills_rows(form: FimFormat) -> None:
     # Source files are close to log-normal in length; the median of the reference corpus is some 800 tokens.
     sizes = np.random.default_rng(0).lognormal(np.log(800), 1.2, 3_000).astype(int) + 1
     plain = int(np.flatnonzero(form.starts_character)[40])
-    split = MemorySplit([(np.full(size, plain, np.uint16), np.ones(size, bool)) for size in sizes.tolist()])
+    split = MemorySplit(
+        [(np.full(size, plain, np.uint16), np.ones(size, bool)) for size in sizes.tolist()],
+        form.tokenizer.token_lengths,
+    )
     for length in (512, 2_048):
-        plan = plan_epoch(split, form.starts_character, length, 0, 0)
+        plan = plan_epoch(split, form, length, 0, 0)
         assert plan.token_count / (plan.row_count * length) > 0.93
         cost = plan.stop - plan.start + Transform.RESERVE
         assert cost.sum() / (plan.row_count * length) > 0.97
@@ -204,15 +208,80 @@ def test_best_fit_refuses_a_piece_above_a_row() -> None:
 @pytest.mark.parametrize("shortest", [0, 25])
 def test_shortest_piece_out_of_range(store: TokenStore, form: FimFormat, shortest: int) -> None:
     with pytest.raises(ValueError, match="shortest"):
-        plan_epoch(store.split("train"), form.starts_character, 32, 0, 0, shortest)
+        plan_epoch(store.split("train"), form, 32, 0, 0, shortest)
 
 
 def test_shortest_piece_makes_log_uniform_pieces(code_store: TokenStore, form: FimFormat) -> None:
     split = code_store.split("train")
-    plan = plan_epoch(split, form.starts_character, 512, 0, 0, 16)
+    plan = plan_epoch(split, form, 512, 0, 0, 16)
     check(plan, split, 512)
     sizes = plan.stop - plan.start
     # A pre-token start is at most a few tokens before the drawn border.
     middle = np.median(sizes)
     assert 60 < middle < 120, middle  # the geometric mean of 16 and 504 is 90
     assert sizes.max() <= 512 - Transform.RESERVE
+
+
+@pytest.mark.parametrize("level", ["context", "document", "repository"])
+@pytest.mark.parametrize("length", [64, 300])
+def test_bytes_and_borders_of_pieces(store: TokenStore, level: str, length: int) -> None:
+    rows, split = rows_of(store, length=length, piece=20, level=level), store.split("train")
+    plan = rows.plan(1)
+    cut_inside = 0
+    for number in range(len(plan.document)):
+        document, start, stop = int(plan.document[number]), int(plan.start[number]), int(plan.stop[number])
+        text = split.text(document).encode()
+        if level == "document":
+            assert (plan.byte_start[number], plan.byte_stop[number]) == (0, len(text))
+            assert plan.whole[number]
+            continue
+        piece = store.tokenizer.decode_bytes(split.tokens(document, start, stop).tolist())
+        assert text[plan.byte_start[number] : plan.byte_stop[number]] == piece
+        ends = (start, stop) if stop < split.lengths[document] else (start,)
+        expected = all(split.pretoken_starts(document, end, end + 1)[0] for end in ends)
+        assert plan.whole[number] == expected
+        cut_inside += not expected
+    assert (cut_inside > 0) == (level != "document")
+
+
+@pytest.mark.parametrize("level", ["context", "document", "repository"])
+def test_the_transform_is_given_the_syntax_of_its_piece(
+    store: TokenStore, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = store.split("train")
+
+    def nodes(_: StoreSplit, document: int) -> np.ndarray:
+        """A node for each line of a document that has some; the others were not parsed."""
+        text, begin, found = split.text(document).encode(), 0, []
+        for line in text.split(b"\n"):
+            found.append((begin, begin + len(line), 0))
+            begin += len(line) + 1
+        return np.array(found if len(found) > 2 else [], dtype=np.int32).reshape(-1, 3)
+
+    monkeypatch.setattr(StoreSplit, "spans", nodes)
+    rows = rows_of(store, length=128, piece=40, level=level)
+    real, seen = rows.maker.level.transform, []
+
+    class Watched:
+        config, format, needs_syntax = real.config, real.format, True
+
+        def __call__(self, tokens: np.ndarray, *arguments: Any, **options: Any) -> Any:
+            seen.append((store.tokenizer.decode_bytes(tokens.tolist()), options["syntax"]))
+            return real(tokens, *arguments, **{**options, "syntax": None})
+
+    monkeypatch.setattr(rows.maker.level, "transform", Watched())
+    for row in range(rows.plan(0).row_count):
+        rows.maker.examples(rows.plan(0), 0, row)
+    inside = 0
+    for text, syntax in seen:
+        if syntax is not None:
+            lines = text.split(b"\n")
+            found = [text[start:end] for start, end, _ in syntax.nodes.tolist()]
+            assert all(line in lines for line in found)
+            inside += len(found) >= 1
+    assert inside > 20
+    assert any(syntax is None for _, syntax in seen)
+    watched = len(seen)
+    Watched.needs_syntax = False
+    rows.maker.examples(rows.plan(0), 0, 0)
+    assert all(syntax is None for _, syntax in seen[watched:])

@@ -9,7 +9,7 @@ import pytest
 from tests.data.stores import LENGTH, rows_of, write_store
 
 from inlay.data.loader import LoaderState, Rows, stack
-from inlay.data.rows import Placed, Row, assemble
+from inlay.data.rows import Placed, Row, assemble, relative_horizon
 from inlay.fim.format import FimFormat, Kind, Region
 from inlay.fim.transform import LossWeights
 from inlay.text.store import TokenStore
@@ -30,7 +30,15 @@ def made(rows: Rows) -> list[tuple[list[Placed], Row]]:
 
 
 def test_shapes_and_types(made: list[tuple[list[Placed], Row]]) -> None:
-    types = {"tokens": "i4", "targets": "i4", "positions": "i4", "weights": "f4", "kinds": "u1", "regions": "u1"}
+    types = {
+        "tokens": "i4",
+        "targets": "i4",
+        "positions": "i4",
+        "weights": "f4",
+        "kinds": "u1",
+        "regions": "u1",
+        "remaining": "i4",
+    }
     for _, row in made:
         for name, kind in types.items():
             array = getattr(row, name)
@@ -174,10 +182,70 @@ def test_stack(rows: Rows) -> None:
     made = [rows.row(0, number) for number in range(3)]
     after = LoaderState(epoch=0, row=3, store="x")
     batch = stack(made, after)
-    for name in ("tokens", "targets", "positions", "weights", "kinds", "regions"):
+    for name in ("tokens", "targets", "positions", "weights", "kinds", "regions", "remaining"):
         stacked = getattr(batch, name)
         assert stacked.shape == (3, LENGTH)
         assert stacked.dtype == getattr(made[0], name).dtype
         for number, row in enumerate(made):
             assert np.array_equal(stacked[number], getattr(row, name))
     assert batch.after == after
+
+
+def test_what_remains_of_a_middle(made: list[tuple[list[Placed], Row]]) -> None:
+    # Witness: count, slot by slot, from the example's own regions.
+    seen = set()
+    for examples, row in made:
+        expected = [-1] * LENGTH
+        for placed in examples:
+            part = placed.example.row
+            regions = part.regions.tolist()
+            middle = [index for index, region in enumerate(regions) if region == Region.MIDDLE]
+            if part.kind == Kind.L2R:
+                continue
+            for place, index in enumerate(middle):
+                expected[placed.slot + index - 1] = len(middle) - place
+            expected[placed.slot + len(regions) - 2] = 0
+            seen.add(len(middle))
+        assert row.remaining.tolist() == expected
+    assert len(seen) > 8
+
+
+def naive_horizon(remaining: list[int]) -> list[float | None]:
+    horizon: list[float | None] = []
+    total = None
+    for place, left in enumerate(remaining):
+        if left < 0:
+            total = None
+        elif total is None or left != remaining[place - 1] - 1:
+            total = left
+        horizon.append(left / total if total else None)
+    return horizon
+
+
+def test_relative_horizon(made: list[tuple[list[Placed], Row]]) -> None:
+    cases = [row.remaining.tolist() for _, row in made]
+    cases += [
+        [3, 2, 1, 0, 2, 1, 0, 0, 0, 1, 0, -1],  # examples side by side, empty middles between them
+        [-1, -1, 0, -1],
+        [0, 1, 0],
+        [-1, 1],
+        [],
+    ]
+    for case in cases:
+        remaining = np.array(case, dtype=np.int32)
+        found = relative_horizon(remaining)
+        assert found.dtype == np.float32
+        expected = naive_horizon(case)
+        assert np.isnan(found).tolist() == [value is None for value in expected]
+        assert found[~np.isnan(found)].tolist() == pytest.approx([value for value in expected if value is not None])
+    stacked = relative_horizon(np.stack([np.array(case, dtype=np.int32) for case in cases[:5]]))
+    alone = np.stack([relative_horizon(np.array(case, dtype=np.int32)) for case in cases[:5]])
+    np.testing.assert_array_equal(stacked, alone)
+
+
+def test_an_empty_middle_has_no_horizon(store: TokenStore) -> None:
+    rows = rows_of(store, rate=1.0, spans={"empty": {"kind": "empty"}})
+    row = rows.row(0, 0)
+    assert set(row.remaining.tolist()) <= {-1, 0}
+    assert (row.remaining == 0).any()
+    assert np.isnan(relative_horizon(row.remaining)).all()

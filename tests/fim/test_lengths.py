@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from inlay.config import BadInput, validate
 from inlay.fim.draws import Draws
 from inlay.fim.length import LengthLaw, lengths
 from inlay.fim.lengths.clamped_normal import ClampedNormal
+from inlay.fim.lengths.fixed import Fixed
 from inlay.fim.lengths.log_uniform import LogUniform
+from inlay.fim.lengths.stratified import Stratified
 from inlay.fim.lengths.uniform import Uniform
 
 
@@ -34,15 +37,29 @@ def clamped_normal(low: int, high: int, mean: float = 50.0, deviation: float = 4
     return inside | {low: below(low + 0.5), high: 1.0 - below(high - 0.5)}
 
 
+def stratified(borders: tuple[int, ...]) -> dict[int, float]:
+    buckets = [range(low + 1, high + 1) for low, high in pairwise((0, *borders))]
+    return {value: 1 / (len(buckets) * len(bucket)) for bucket in buckets for value in bucket}
+
+
 CLOSED_FORMS: dict[str, Callable[[int, int], dict[int, float]]] = {
     "uniform": uniform,
     "log_uniform": log_uniform,
     "clamped_normal": clamped_normal,
 }
+"""Laws between `low` and `high`."""
+
+
+def law_options(low: int, high: int) -> dict[str, dict[str, Any]]:
+    """Options of every law, so that its lengths are from `low` to `high`; for `stratified` from 1."""
+    found: dict[str, dict[str, Any]] = {kind: {"kind": kind, "low": low, "high": high} for kind in CLOSED_FORMS}
+    found["fixed"] = {"kind": "fixed", "length": high}
+    found["stratified"] = {"kind": "stratified", "borders": sorted({low, high})}
+    return found
 
 
 def test_every_law_has_a_closed_form_here() -> None:
-    assert set(CLOSED_FORMS) == set(lengths.members())
+    assert set(law_options(1, 2)) == set(lengths.members())
 
 
 @pytest.mark.parametrize(("low", "high"), [(1, 100), (3, 17)])
@@ -55,12 +72,12 @@ def test_law(kind: str, low: int, high: int) -> None:
 
 @given(low=st.integers(1, 10**6), more=st.integers(0, 10**6), key=st.integers())
 def test_bounds(low: int, more: int, key: int) -> None:
-    for kind in lengths.members():
-        law = validate(lengths.get(kind), {"kind": kind, "low": low, "high": low + more})
+    for kind, options in law_options(low, low + more).items():
+        law = validate(lengths.get(kind), options)
         assert isinstance(law, LengthLaw)
         drawn = law.draw(Draws(key))
         assert type(drawn) is int
-        assert low <= drawn <= low + more
+        assert (1 if kind == "stratified" else low) <= drawn <= low + more
         assert law.draw(Draws(key)) == drawn
 
 
@@ -122,3 +139,31 @@ def test_a_narrow_normal_is_rounded_to_the_nearest() -> None:
     law = ClampedNormal(mean=10.3, deviation=1.5, low=7, high=13)
     expected = clamped_normal(7, 13, mean=10.3, deviation=1.5)
     assert_follows((law.draw(Draws("narrow", key)) for key in range(20_000)), expected)
+
+
+@pytest.mark.parametrize("borders", [(1, 4, 8, 16, 32, 64, 100), (7,), (1, 2, 3), (2, 50)])
+def test_stratified(borders: tuple[int, ...]) -> None:
+    law = validate(Stratified, {"borders": list(borders)})
+    expected = stratified(borders)
+    drawn = [law.draw(Draws("strata", key)) for key in range(20_000)]
+    assert_follows(drawn, expected)
+    # Each bucket, however wide, has the same mass.
+    edges = (0, *borders)
+    if len(borders) > 1:
+        buckets = [next(index for index, edge in enumerate(borders) if value <= edge) for value in drawn]
+        assert_follows(buckets, dict.fromkeys(range(len(edges) - 1), 1 / len(borders)))
+    assert Stratified().borders == (1, 4, 8, 16, 32, 64, 100)
+
+
+@pytest.mark.parametrize("borders", [[], [0], [1, 1], [4, 2], [-3, 2], [1.5], ["1"], 7])
+def test_bad_borders(borders: Any) -> None:
+    with pytest.raises(BadInput, match="borders") as caught:
+        validate(Stratified, {"borders": borders})
+    assert "\n" not in str(caught.value)
+
+
+def test_fixed() -> None:
+    assert {Fixed(length=7).draw(Draws(key)) for key in range(100)} == {7}
+    for wrong in (0, -1, 1.5):
+        with pytest.raises(BadInput, match="length"):
+            validate(Fixed, {"length": wrong})

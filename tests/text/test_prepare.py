@@ -184,8 +184,8 @@ def test_phases_are_shown_with_their_totals(corpus: Path, tmp_path: Path) -> Non
 
     store = prepare(configure(corpus, tmp_path / "store"), Recorder())
     size = sum(store.split(name).byte_count for name in store.splits)
-    assert list(seen) == ["read", "train tokenizer", "tokenize", "write"]
-    assert seen["read"] == (None, 30)
+    assert list(seen) == ["read and parse", "train tokenizer", "tokenize", "write"]
+    assert seen["read and parse"] == (None, 30)
     assert seen["tokenize"] == (size, size)
     assert seen["train tokenizer"] == (store.split("train").byte_count,) * 2
 

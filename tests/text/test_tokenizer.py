@@ -82,11 +82,11 @@ def test_the_size_is_exact_and_special_tokens_come_last(tokenizer: Tokenizer) ->
 
 def test_a_small_corpus_gives_a_smaller_vocabulary() -> None:
     small = Tokenizer.train(["x = 1\n"] * 3, 8192)
-    assert 265 <= small.vocab_size < 300
+    assert 267 <= small.vocab_size < 300
     assert small.encode("x = 1")
     assert small.decode(small.encode("z = é")) == "z = é"
-    with pytest.raises(BadInput, match="at least 265"):
-        Tokenizer.train(["x"], 264)
+    with pytest.raises(BadInput, match="at least 267"):
+        Tokenizer.train(["x"], 266)
 
 
 @settings(max_examples=300)
@@ -233,7 +233,6 @@ def test_an_unknown_pattern_or_merge_order_takes_the_exact_way() -> None:
         ({"model": {"type": "Unigram", "vocab": []}}, "not BPE"),
         ({"normalizer": {"type": "Lowercase"}}, "normaliser 'Lowercase' changes text"),
         ({"pre_tokenizer": {"type": "Whitespace"}}, "byte-level"),
-        ({"added_tokens": []}, "no special token '<|endoftext|>'"),
     ],
 )
 def test_what_is_no_lossless_byte_level_bpe_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from cyclopts import App
 
 from inlay import __version__
 from inlay.cli.complete import complete
-from inlay.cli.inspect import model, rows, stats
+from inlay.cli.inspect import formats, model, rows, spans, stats
 from inlay.cli.judge import evaluate, report
 from inlay.cli.make import demo, prepare, train
 
@@ -29,7 +29,7 @@ def build_app() -> App:
     for place, verb in enumerate((demo, prepare, train, evaluate, complete, report)):
         app.command(verb, sort_key=place)
     inspect = App(name="inspect", sort_key=2, help="Show what a store or a model is made of.")
-    for verb in (model, rows, stats):
+    for verb in (model, rows, stats, spans, formats):
         inspect.command(verb)
     app.command(inspect)
     return app

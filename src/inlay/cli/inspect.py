@@ -45,16 +45,62 @@ def rows(store: str, /, *overrides: Tail, count: int = 4, as_json: Json = False)
     print_rows(store, count, as_json, list(overrides))
 
 
-def stats(store: str, /, *, as_json: Json = False) -> None:
-    """Documents, tokens, languages and licences of a store, and what was left out and why.
+def stats(store: str, /, *overrides: Tail, as_json: Json = False) -> None:
+    """What a store holds, and the rates, shares and middle lengths of its training rows.
 
     Parameters
     ----------
     store
         A token store.
+    overrides
+        Training options as key=value: fim.level=document, train.sequence_length=256 ...
     as_json
         One JSON object.
     """
-    from inlay.data.inspect import print_stats
+    from inlay.data.stats import print_stats
 
-    print_stats(store, as_json)
+    print_stats(store, as_json, list(overrides))
+
+
+def spans(
+    file: str,
+    /,
+    *overrides: Tail,
+    kind: str | None = None,
+    count: int = 5,
+    store: str | None = None,
+    as_json: Json = False,
+) -> None:
+    """What could be cut in one file: its syntax nodes, and a few middles of each span strategy.
+
+    Parameters
+    ----------
+    file
+        A source file; its name tells the language.
+    overrides
+        FIM options as key=value: fim=lines, fim.indentation=0 ...
+    kind
+        Only this strategy, by its name in the options or by its kind.
+    count
+        How many spans of each strategy.
+    store
+        Measure in the tokens of this token store; without one each byte is a token.
+    as_json
+        One JSON object a line.
+    """
+    from inlay.fim.inspect import print_spans
+
+    print_spans(file, list(overrides), kind, count, store, as_json)
+
+
+def formats(*, as_json: Json = False) -> None:
+    """The format families: sentinels, orders, stop tokens, repository form, and the prompt of each for one example.
+
+    Parameters
+    ----------
+    as_json
+        One JSON object a line.
+    """
+    from inlay.fim.show_formats import print_formats
+
+    print_formats(as_json)

@@ -1,5 +1,6 @@
 """The verbs that make something: `demo`, `prepare`, `train`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -46,6 +47,7 @@ def prepare(*overrides: Tail) -> None:
     from inlay.text.prepare import PrepareConfig
     from inlay.text.prepare import prepare as run_prepare
     from inlay.text.progress import RichProgress
+    from inlay.text.syntax_stage import parsed_line, trouble_line
 
     config = validate(PrepareConfig, compose("prepare", overrides), where="command line")
     store = run_prepare(config, RichProgress())
@@ -53,7 +55,10 @@ def prepare(*overrides: Tail) -> None:
         f"{name} {store.split(name).document_count:,} documents {store.split(name).token_count:,} tokens"
         for name in store.splits
     )
-    print(f"{config.out}: {sizes}")
+    syntax = store.manifest["syntax"]
+    print(f"{config.out}: {'; '.join(filter(None, [sizes, parsed_line(syntax)]))}")
+    if trouble := trouble_line(syntax):
+        print(trouble, file=sys.stderr)
 
 
 def train(*overrides: Tail, config: Path | None = None) -> None:

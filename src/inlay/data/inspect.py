@@ -3,8 +3,10 @@
 It shows the very rows that training reads under the same options, and refuses options and stores that training would.
 """
 
+import codecs
 import json
 import sys
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -14,9 +16,10 @@ from inlay.config import Config, validate
 from inlay.config.compose import compose, quoted
 from inlay.data.loader import Rows
 from inlay.data.rows import Placed
-from inlay.fim.format import Kind, Region
+from inlay.fim.format import FimFormat, Kind, Region
 from inlay.fim.transform import FimConfig
 from inlay.text.store import TokenStore
+from inlay.text.tokenizer import Tokenizer
 
 STYLES = {
     Region.TEXT: "",
@@ -25,7 +28,13 @@ STYLES = {
     Region.MIDDLE: "bold black on green",
     Region.SENTINEL: "bold magenta",
     Region.TERMINATOR: "bold red",
+    Region.HINT: "bold yellow",
+    Region.HEADER: "yellow",
 }
+UNTRAINED = "dim underline"
+"""Added to the style of a token that is never a target, or one with weight 0."""
+# What a terminal would obey is shown as a picture; line feeds and tabs stay.
+_CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
 
 
 class LengthOptions(Config):
@@ -67,6 +76,8 @@ def print_rows(store: str, count: int, as_json: bool, overrides: list[str]) -> N
     TokenStore.open(store)
     rows = open_rows(store, overrides)
     plan = rows.plan(0)
+    if not as_json:
+        _print_legend()
     for number in range(min(count, plan.row_count)):
         examples = rows.maker.examples(plan, 0, number)
         if as_json:
@@ -77,29 +88,77 @@ def print_rows(store: str, count: int, as_json: bool, overrides: list[str]) -> N
 
 
 def describe(rows: Rows, number: int, placed: Placed) -> dict[str, Any]:
-    """One example as plain data: whose text it is, its kind and its three parts."""
+    """One example as plain data: whose text it is, its kind and its three parts.
+
+    The parts are those of the text in this window. Of an order that encodes prefix and middle as one text, the token
+    that the cut falls into is shared out as the cut has it. `header`: names and other files ahead of the example.
+    """
     info = rows.split.document(placed.document)
-    row = placed.example.row
-    tokenizer = rows.maker.transform.format.tokenizer
-
-    def text(region: Region) -> str:
-        return tokenizer.decode(row.tokens[row.regions == region].tolist())
-
-    parts = {"prefix": text(Region.PREFIX), "middle": text(Region.MIDDLE), "suffix": text(Region.SUFFIX)}
-    if row.kind == Kind.L2R:
-        parts = {"prefix": text(Region.TEXT), "middle": "", "suffix": ""}
+    example = placed.example
+    form = rows.maker.transform.format
+    prefix, middle, suffix = (part.decode(errors="replace") for part in parts_of(placed, form))
     return {
         "row": number,
         "doc_id": info.id,
         "path": info.path,
         "language": info.language,
-        "kind": Kind(row.kind).name.lower(),
-        "span_kind": placed.example.strategy,
-        "level": "context",
-        **parts,
-        "trimmed": placed.example.trimmed,
-        "tokens": row.tokens.tolist(),
+        "kind": Kind(example.row.kind).name.lower(),
+        "span_kind": example.strategy,
+        "node_kind": example.node_kind,
+        "level": rows.maker.transform.config.level,
+        "window": [placed.part, placed.parts],
+        "header": form.tokenizer.decode(example.row.tokens[_header(placed)].tolist()),
+        "context": [rows.split.document(other).id for other in placed.context],
+        "prefix": prefix,
+        "middle": middle,
+        "suffix": suffix,
+        "trimmed": example.trimmed,
+        "tokens": example.row.tokens.tolist(),
     }
+
+
+def parts_of(placed: Placed, form: FimFormat) -> tuple[bytes, bytes, bytes]:
+    """The bytes of prefix, middle and suffix in the example's window; of plain text the whole is the prefix."""
+    example = placed.example
+    row = example.row
+
+    def spelled(region: Region) -> bytes:
+        data = form.tokenizer.decode_bytes(row.tokens[row.regions == region].tolist())
+        # The first input of a later window is the last target of the one before, maybe only the end of a character.
+        return data.lstrip(_INSIDE) if placed.part else data
+
+    if placed.parts > 1:
+        whole = spelled(Region.TEXT) if row.kind == Kind.L2R else spelled(Region.PREFIX)
+        return whole, spelled(Region.MIDDLE), spelled(Region.SUFFIX)
+    text = form.restore(row)
+    if example.span is None:
+        return text, b"", b""
+    # A token that straddles the cut (the joint order) is in the middle's region; the cut itself is where the span says.
+    joint = row.kind == Kind.SPM_JOINT
+    middle = example.span[1] - example.span[0] if joint else len(spelled(Region.MIDDLE))
+    end = len(text) - len(spelled(Region.SUFFIX))
+    return text[: end - middle], text[end - middle : end], text[end:]
+
+
+_INSIDE = bytes(range(0x80, 0xC0))
+"""The bytes of a UTF-8 character behind its first."""
+
+
+def _header(placed: Placed) -> np.ndarray:
+    """[n] bool: the tokens of names and other files, which stand before the example's own."""
+    regions = placed.example.row.regions
+    text = regions == Region.TEXT
+    return (regions == Region.HEADER) | (text & (np.cumsum(text) <= placed.context_text))
+
+
+def _print_legend() -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    named = [region for region in STYLES if region != Region.TEXT]
+    words = [("text", ""), *((region.name.lower(), STYLES[region]) for region in named), ("untrained", UNTRAINED)]
+    legend = Text(" ").join(Text(word, style) for word, style in words)
+    Console().print(legend)
 
 
 def _print_row(rows: Rows, number: int, examples: list[Placed]) -> None:
@@ -108,92 +167,42 @@ def _print_row(rows: Rows, number: int, examples: list[Placed]) -> None:
     from rich.text import Text
 
     console = Console()
-    tokenizer = rows.maker.transform.format.tokenizer
+    maker = rows.maker
     used = sum(len(placed.example.row.tokens) - 1 for placed in examples)
-    console.rule(f"row {number} · {len(examples)} examples · {used} of {rows.maker.length} slots")
+    console.rule(f"row {number} · {len(examples)} examples · {used} of {maker.length} slots")
+    weights = maker.transform.config.loss.table()
     for placed in examples:
-        info = rows.split.document(placed.document)
-        row = placed.example.row
-        kind = Kind(row.kind).name.lower()
-        how = f"{kind} · {placed.example.strategy}" if placed.example.strategy else kind
-        origin = escape(f"{info.repo} · {info.path}")  # paths may hold brackets
-        console.print(f"[dim]{origin} · tokens {placed.start}-{placed.stop} · {how}[/dim]", highlight=False)
+        info, example = rows.split.document(placed.document), placed.example
+        notes = [f"{info.repo} · {info.path}", _place(rows, placed), Kind(example.row.kind).name.lower()]
+        notes += [note for note in (example.strategy, example.node_kind) if note]
+        notes += ["no syntax: lines"] if example.fallback else []
+        notes += [f"{example.trimmed} trimmed"] if example.trimmed else []
+        console.print(f"[dim]▌ {escape(' · '.join(notes))}[/dim]", highlight=False)  # paths may hold brackets
         text = Text()
-        borders = [0, *(np.flatnonzero(np.diff(row.regions)) + 1).tolist(), len(row.tokens)]
-        for begin, end in pairwise(borders):
-            region = Region(int(row.regions[begin]))
-            text.append(tokenizer.decode(row.tokens[begin:end].tolist()), STYLES[region])
+        for piece, style in _styled(placed, maker.transform.format.tokenizer, weights):
+            text.append(piece.translate(_CONTROLS), style)
         console.print(text)
 
 
-def stats(store: str, overrides: list[str], rows_looked_at: int = 200) -> dict[str, Any]:
-    """What a store holds and what its rows look like: counts, fill, effective FIM rate, kinds, middle lengths."""
-    opened = TokenStore.open(store)
-    rows = open_rows(store, overrides)
-    plan = rows.plan(0)
-    kinds: dict[str, int] = {}
-    strategies: dict[str, int] = {}
-    lengths: list[int] = []
-    used = trimmed = 0
-    looked_at = min(rows_looked_at, plan.row_count)
-    for number in range(looked_at):
-        for placed in rows.maker.examples(plan, 0, number):
-            row = placed.example.row
-            kind = Kind(row.kind).name.lower()
-            kinds[kind] = kinds.get(kind, 0) + 1
-            used += len(row.tokens) - 1
-            trimmed += placed.example.trimmed
-            if placed.example.strategy:
-                strategies[placed.example.strategy] = strategies.get(placed.example.strategy, 0) + 1
-                lengths.append(int((row.regions == Region.MIDDLE).sum()))
-    total = sum(kinds.values())
-    borders = (0, 1, 2, 5, 9, 17, 33, 65, 129)
-    histogram = np.histogram(lengths, bins=[*borders, 1 << 30])[0]
-    labels = [f"{low}-{high - 1}" if high - low > 1 else str(low) for low, high in pairwise(borders)]
-    return {
-        "splits": {
-            name: {
-                "documents": opened.split(name).document_count,
-                "tokens": opened.split(name).token_count,
-                "bytes": opened.split(name).byte_count,
-            }
-            for name in opened.splits
-        },
-        "rows_an_epoch": plan.row_count,
-        "rows_looked_at": looked_at,
-        "fill": used / (looked_at * rows.maker.length),
-        "effective_fim_rate": 1.0 - kinds.get("l2r", 0) / total,
-        "kinds": {name: count / total for name, count in sorted(kinds.items())},
-        "strategies": {name: count / max(1, sum(strategies.values())) for name, count in sorted(strategies.items())},
-        "trimmed_tokens_share": trimmed / max(1, used),
-        "middle_tokens": dict(zip([*labels, f"{borders[-1]}+"], histogram.tolist(), strict=True)),
-    }
+def _place(rows: Rows, placed: Placed) -> str:
+    if placed.parts > 1:
+        return f"window {placed.part + 1} of {placed.parts}"
+    if rows.maker.transform.config.level == "document":
+        return "whole"
+    return f"tokens {placed.start}-{placed.stop}"
 
 
-def print_stats(store: str, as_json: bool, overrides: list[str] | None = None) -> None:
-    """Prints `stats`."""
-    found = stats(store, overrides or [])
-    if as_json:
-        sys.stdout.write(json.dumps(found) + "\n")
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    table = Table("split", "documents", "tokens", "bytes")
-    for name, counts in found["splits"].items():
-        table.add_row(name, *(f"{counts[key]:,}" for key in ("documents", "tokens", "bytes")))
-    console.print(table)
-    console.print(
-        f"{found['rows_an_epoch']:,} rows an epoch, {found['fill']:.1%} filled; "
-        f"effective FIM rate {found['effective_fim_rate']:.1%}; "
-        f"{found['trimmed_tokens_share']:.2%} of the tokens trimmed (of the first {found['rows_looked_at']} rows)",
-        highlight=False,
-    )
-    for title, shares in (("kinds", found["kinds"]), ("spans", found["strategies"])):
-        console.print(
-            f"{title}: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()), highlight=False
-        )
-    top = max(found["middle_tokens"].values() or [1])
-    for label, count in found["middle_tokens"].items():
-        console.print(f"{label:>8} tokens {'█' * round(40 * count / max(1, top))} {count}", highlight=False)
+def _styled(placed: Placed, tokenizer: Tokenizer, weights: np.ndarray) -> Iterator[tuple[str, str]]:
+    """The example's text in runs of one style. A character of several tokens has the style of its last."""
+    row = placed.example.row
+    trained = weights[row.regions] > 0.0
+    trained[0] = False  # the first token of a row's example is nobody's target
+    marks = row.regions.astype(np.int64) * 2 + trained
+    borders = [0, *(np.flatnonzero(np.diff(marks)) + 1).tolist(), len(marks)]
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    for begin, end in pairwise(borders):
+        style = STYLES[Region(int(row.regions[begin]))]
+        if not trained[begin]:
+            style = f"{style} {UNTRAINED}".replace("bold ", "").strip()
+        data = tokenizer.decode_bytes(row.tokens[begin:end].tolist())
+        yield decoder.decode(data, final=end == len(marks)), style

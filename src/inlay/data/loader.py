@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from inlay.config import BadInput, Config, InlayError
-from inlay.data.plan import Plan, plan_epoch
+from inlay.data.plan import Plan
 from inlay.data.rows import Row, RowMaker
 from inlay.fim.format import FimFormat
 from inlay.fim.transform import FimConfig, Transform
@@ -44,6 +44,7 @@ class Batch:
     weights: np.ndarray
     kinds: np.ndarray
     regions: np.ndarray
+    remaining: np.ndarray
     after: LoaderState
 
 
@@ -54,7 +55,6 @@ class Rows:
         self, store: str, split: str, fim: FimConfig, length: int, seed: int, shortest_piece: int | None = None
     ) -> None:
         self._arguments = (store, split, fim, length, seed, shortest_piece)
-        self._shortest_piece = shortest_piece
         opened = TokenStore.open(store, verify=False)
         self.store_hash = opened.hash
         transform = Transform(fim, FimFormat.load(fim.family, opened.tokenizer))
@@ -70,7 +70,8 @@ class Rows:
             raise BadInput(
                 f"'data.shortest_piece' = {shortest_piece}: rows of {length} tokens take pieces of 1 to {longest}"
             )
-        self.maker = RowMaker(self.split, transform, length, seed)
+        kinds = tuple(opened.manifest["span_kinds"])
+        self.maker = RowMaker(self.split, transform, length, seed, shortest_piece, kinds)
         self._plans: dict[int, Plan] = {}
 
     def __reduce__(self) -> tuple[type["Rows"], tuple[str, str, FimConfig, int, int, int | None]]:
@@ -81,10 +82,7 @@ class Rows:
         if epoch not in self._plans:
             if len(self._plans) > 1:
                 del self._plans[min(self._plans)]
-            maker = self.maker
-            safe = maker.transform.format.starts_character
-            shortest = self._shortest_piece
-            self._plans[epoch] = plan_epoch(self.split, safe, maker.length, maker.seed, epoch, shortest)
+            self._plans[epoch] = self.maker.plan(epoch)
         return self._plans[epoch]
 
     def row(self, epoch: int, row: int) -> Row:
@@ -172,7 +170,7 @@ class Loader:
 
 def stack(rows: list[Row], after: LoaderState) -> Batch:
     """B rows of T slots each to one batch of [B, T] arrays; `after` is the loader's state behind them."""
-    names = ("tokens", "targets", "positions", "weights", "kinds", "regions")
+    names = ("tokens", "targets", "positions", "weights", "kinds", "regions", "remaining")
     return Batch(**{name: np.stack([getattr(row, name) for row in rows]) for name in names}, after=after)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inlay.fim.draws import Draws, permutation
+from inlay.fim.format import FimFormat
 from inlay.fim.lengths.log_uniform import LogUniform
 from inlay.fim.transform import Transform
 from inlay.text.store import StoreSplit
@@ -22,13 +23,54 @@ LONGEST_CHARACTER = 4
 
 
 @dataclass(frozen=True)
+class Context:
+    """Files that stand before a piece in its window (repository level): piece p has `first[p]:first[p + 1]` of them.
+
+    `document`, `stop` [C] int64: tokens 0 to `stop` of `document`; `first` [P + 1] int64.
+    """
+
+    document: np.ndarray
+    stop: np.ndarray
+    first: np.ndarray
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Pieces of documents in no order, each array [P]."""
+
+    document: np.ndarray
+    """int64"""
+    start: np.ndarray
+    """int64 tokens of the document; at document level slots of the document's rendered stream"""
+    stop: np.ndarray
+    """int64, likewise"""
+    byte_start: np.ndarray
+    """int64 bytes of the document where the text starts that is cut"""
+    byte_stop: np.ndarray
+    """int64, where it ends"""
+    whole: np.ndarray
+    """bool: both ends are pre-token borders of the document"""
+    cost: np.ndarray
+    """int64 slots that are kept for the piece in its row"""
+
+    def take(self, order: np.ndarray) -> "Pieces":
+        """The pieces in another order."""
+        return Pieces(**{name: values[order] for name, values in vars(self).items()})
+
+
+@dataclass(frozen=True)
 class Plan:
-    """Pieces in row order. `document`, `start`, `stop` [P] int64; row r holds pieces `rows[r]:rows[r + 1]`."""
+    """Pieces in row order: row r holds pieces `rows[r]:rows[r + 1]`. `document` ... `cost` [P] as in `Pieces`."""
 
     document: np.ndarray
     start: np.ndarray
     stop: np.ndarray
     rows: np.ndarray
+    byte_start: np.ndarray
+    byte_stop: np.ndarray
+    whole: np.ndarray
+    cost: np.ndarray
+    context: Context | None = None
 
     @property
     def row_count(self) -> int:
@@ -37,19 +79,14 @@ class Plan:
 
     @property
     def token_count(self) -> int:
-        """Document tokens in this epoch: every token of the split exactly once."""
+        """Tokens of this epoch's pieces; at context and repository level every token of the split exactly once."""
         return int((self.stop - self.start).sum())
 
 
 def plan_epoch(
-    split: StoreSplit,
-    starts_character: np.ndarray,
-    length: int,
-    seed: int,
-    epoch: int,
-    shortest: int | None = None,
+    split: StoreSplit, form: FimFormat, length: int, seed: int, epoch: int, shortest: int | None = None
 ) -> Plan:
-    """The epoch's pieces in rows of `length` slots. `starts_character` [V] bool: FimFormat's table of safe cuts.
+    """The epoch's pieces in rows of `length` slots.
 
     `shortest`: documents are chunked into pieces of log-uniform length from so many tokens to a whole row, which gives
     more middles per token; None chunks only documents that are longer than a row, into whole rows. Raises ValueError
@@ -58,10 +95,17 @@ def plan_epoch(
     longest = length - Transform.RESERVE
     if shortest is not None and not 1 <= shortest <= longest:
         raise ValueError(f"shortest piece {shortest} is not from 1 to {longest}")
-    document, start, stop = _chunk(split, starts_character, longest, shortest or longest, seed, epoch)
-    order = permutation(len(document), seed, epoch, "pieces")
-    document, start, stop = document[order], start[order], stop[order]
-    cost = stop - start + Transform.RESERVE
+    return pack(_chunk(split, form, longest, shortest or longest, seed, epoch), length, seed, epoch)[0]
+
+
+def pack(pieces: Pieces, length: int, seed: int, epoch: int) -> tuple[Plan, np.ndarray]:
+    """Shuffles pieces, packs them into rows of `length` slots, shuffles the rows.
+
+    Returns the plan and [P] int64: which of the given pieces stands at each place of it. Raises ValueError for a piece
+    that costs more than a row.
+    """
+    order = permutation(len(pieces.document), seed, epoch, "pieces")
+    cost = pieces.cost[order]
     row_of = np.empty(len(cost), dtype=np.int64)
     count = 0
     for begin in range(0, len(cost), WINDOW):
@@ -73,7 +117,8 @@ def plan_epoch(
     row_of = shuffled[row_of]
     by_row = np.argsort(row_of, kind="stable")
     rows = np.searchsorted(row_of[by_row], np.arange(count + 1))
-    return Plan(document[by_row], start[by_row], stop[by_row], rows)
+    placed = order[by_row]
+    return Plan(rows=rows, **vars(pieces.take(placed))), placed
 
 
 def best_fit(cost: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
@@ -107,27 +152,26 @@ def best_fit(cost: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
     return row_of, count
 
 
-def _chunk(
-    split: StoreSplit, starts_character: np.ndarray, longest: int, shortest: int, seed: int, epoch: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    lengths = np.asarray(split.lengths)
-    short = np.flatnonzero((lengths > 0) & (lengths <= shortest))
-    documents, starts, stops = [short], [np.zeros(len(short), dtype=np.int64)], [lengths[short].astype(np.int64)]
-    for index in np.flatnonzero(lengths > shortest).tolist():
-        cuts = _cuts(split, starts_character, index, longest, shortest, Draws(seed, epoch, index, "phase"))
-        documents.append(np.full(len(cuts) - 1, index, dtype=np.int64))
-        starts.append(cuts[:-1])
-        stops.append(cuts[1:])
-    return np.concatenate(documents), np.concatenate(starts), np.concatenate(stops)
+@dataclass(frozen=True)
+class Borders:
+    """Where a document is chunked, k pieces: `tokens`, `bytes` [k + 1] int64, and whether a pre-token starts there."""
+
+    tokens: np.ndarray
+    bytes: np.ndarray
+    whole: np.ndarray
 
 
-def _cuts(
-    split: StoreSplit, starts_character: np.ndarray, index: int, longest: int, shortest: int, draws: Draws
-) -> np.ndarray:
-    """Borders of a long document's pieces, none longer than `longest`, each at a pre-token start where one is near."""
+def chunk_document(
+    split: StoreSplit, form: FimFormat, index: int, longest: int, shortest: int, draws: Draws
+) -> Borders:
+    """Borders of a document's pieces, none longer than `longest` tokens, each at a pre-token start where one is near.
+
+    The first border is up to `longest` tokens in, the others are log-uniform from `shortest` on.
+    """
     size = int(split.lengths[index])
     law = LogUniform(low=shortest, high=longest)
-    allowed = np.flatnonzero(split.pretoken_starts(index))
+    starts = split.pretoken_starts(index)
+    allowed = np.flatnonzero(starts)
     borders = [0]
     target = draws.integer(1, longest + 1)
     while target < size:
@@ -136,10 +180,30 @@ def _cuts(
             # A pre-token longer than a row (a huge run of spaces or emoji) has to be cut inside, between characters.
             # A character has at most four bytes, so among four tokens after a border one starts a character.
             inside = split.tokens(index, borders[-1] + 1, max(target, borders[-1] + LONGEST_CHARACTER) + 1)
-            safe = np.flatnonzero(starts_character[inside])
+            safe = np.flatnonzero(form.starts_character[inside])
             if len(safe) == 0:  # what is left is one character
                 break
             border = borders[-1] + 1 + int(safe[-1])
         borders.append(border)
         target = border + law.draw(draws)
-    return np.array([*borders, size], dtype=np.int64)
+    at = np.array([*borders, size], dtype=np.int64)
+    sizes = np.add.reduceat(form.tokenizer.token_lengths[split.tokens(index)], at[:-1], dtype=np.int64)
+    ends = np.concatenate(([0], np.cumsum(sizes)))
+    return Borders(at, ends, np.append(starts[at[:-1]], True))
+
+
+def _chunk(split: StoreSplit, form: FimFormat, longest: int, shortest: int, seed: int, epoch: int) -> Pieces:
+    lengths = np.asarray(split.lengths)
+    short = np.flatnonzero((lengths > 0) & (lengths <= shortest))
+    zeros = np.zeros(len(short), dtype=np.int64)
+    sizes = lengths[short].astype(np.int64)
+    parts = [(short, zeros, sizes, zeros, split.byte_lengths[short].astype(np.int64), np.ones(len(short), bool))]
+    for index in np.flatnonzero(lengths > shortest).tolist():
+        cut = chunk_document(split, form, index, longest, shortest, Draws(seed, epoch, index, "phase"))
+        tokens, ends, whole = cut.tokens, cut.bytes, cut.whole
+        document = np.full(len(tokens) - 1, index, dtype=np.int64)
+        parts.append((document, tokens[:-1], tokens[1:], ends[:-1], ends[1:], whole[:-1] & whole[1:]))
+    document, start, stop, byte_start, byte_stop, whole = (
+        np.concatenate(column) for column in zip(*parts, strict=True)
+    )
+    return Pieces(document, start, stop, byte_start, byte_stop, whole, stop - start + Transform.RESERVE)

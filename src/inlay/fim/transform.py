@@ -1,23 +1,29 @@
 """The transform: a piece of one document to one training example that fits its place, whole.
 
-Context level (2207.14255 section 4.3): rows are chunked before this, so prefix, middle and suffix of an example always
-share one window. The cut is made in bytes, each part is encoded as if alone, and the example is measured again. What
-does not fit is taken from the head of the prefix, then from the tail of the suffix; the middle and its terminator are
-never cut. A piece in which even that cannot fit stays plain text. Every example ends in a trained terminator. It
-refuses an order that the family does not have, when it is made and not in the middle of a run.
+The cut is made in bytes, each part gets the ids it would have if it were encoded alone (`inlay.fim.splice`), and the
+example is measured again. What does not fit is taken from the head of the prefix, then from the tail of the suffix; the
+middle and its terminator are never cut. A piece in which even that cannot fit stays plain text. Every example ends in a
+trained terminator. It refuses an order that the family does not have, hints without the sentinels for them, and weights
+that name nothing, when it is made and not in the middle of a run.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from inlay.config import Config
 from inlay.fim.draws import Draws
+from inlay.fim.example import FimTokens, Header, Hints, Ids, Region
 from inlay.fim.family import Order
-from inlay.fim.format import FimFormat, FimTokens, Ids, Region
-from inlay.fim.span import Span, SpanStrategy, TextView, strategies
+from inlay.fim.format import FimFormat
+from inlay.fim.span import Span, SpanStrategy, Syntax, TextView, apply_indentation, strategies, whole_lines
+from inlay.fim.spans.lines import Lines
 from inlay.fim.spans.sized import SizedSpan
+from inlay.fim.splice import Splicer
+
+Level = Literal["context", "document", "repository"]
 
 
 class LossWeights(Config):
@@ -39,6 +45,16 @@ class LossWeights(Config):
         return np.array([weights.get(region, 0.0) for region in Region], dtype=np.float32)
 
 
+class HintConfig(Config):
+    """Line hints: the middle is made of whole lines, and what is known of its first and last one is told (FIM-SE,
+    2405.17103 section 3)."""
+
+    rate: float = Field(0.0, ge=0.0, le=1.0)
+    """Share of the FIM examples that get hints."""
+    blank: float = Field(0.25, ge=0.0, le=1.0)
+    """Probability with which each of the two hints is left empty."""
+
+
 class FimConfig(Config):
     """How text becomes fill-in-the-middle examples."""
 
@@ -46,10 +62,17 @@ class FimConfig(Config):
     """Format family: sentinel strings and orders (`inlay inspect formats` lists them)."""
     rate: float = Field(0.75, ge=0.0, le=1.0)
     """Share of pieces that become FIM examples; the others stay left-to-right text."""
+    level: Level = "context"
+    """What is cut: a piece that fits a row, a whole document that is chunked afterwards, or the last file of a window
+    with other files of its repository."""
     orders: dict[Order, float] = Field({"psm": 0.5, "spm": 0.5})
     """Shares of the orders among FIM examples."""
     spans: dict[str, strategies.union()] = Field({"sized": SizedSpan()})  # type: ignore[valid-type]
     """Span strategies by a name of your choice, each with a `kind` and a `weight`."""
+    indentation: float = Field(0.5, ge=0.0, le=1.0)
+    """Share of the middles that start a line which include its indentation."""
+    hints: HintConfig = HintConfig()
+    """Line hints (FIM-SE)."""
     loss: LossWeights = LossWeights()
     """Training weight of each region."""
 
@@ -69,15 +92,19 @@ class FimConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A finished example and how it came to be.
-
-    `strategy` and `span` (bytes of the piece) are None for plain text; `trimmed` counts outer tokens removed.
-    """
+    """A finished example and how it came to be."""
 
     row: FimTokens
     strategy: str | None
+    """Name of the strategy that cut; None for plain text."""
     span: Span | None
+    """Bytes of the piece that are the middle; None for plain text."""
     trimmed: int
+    """Outer tokens removed to fit."""
+    node_kind: str | None = None
+    """Kind of the syntax node that the middle is, or begins with."""
+    fallback: bool = False
+    """A syntax strategy was drawn, the text has no syntax, and whole lines took its place."""
 
 
 class Transform:
@@ -87,61 +114,133 @@ class Transform:
     """Slots that the packing plan keeps for a piece beside its tokens: sentinels, terminator, re-encoding at cuts."""
 
     def __init__(self, config: FimConfig, form: FimFormat) -> None:
+        """Raises BadInput for an order or hints that the format does not have."""
         self.config = config
         self.format = form
         self._names = [name for name, strategy in config.spans.items() if strategy.weight > 0.0]
         self._strategies: list[SpanStrategy] = [config.spans[name] for name in self._names]
+        self._weights = [strategy.weight for strategy in self._strategies]
         self._orders: list[Order] = [order for order, share in config.orders.items() if share > 0.0]
         for order in self._orders:
             form.check_order(order)
+            if config.hints.rate:
+                form.check_hints(order)
         self._shares = [config.orders[order] for order in self._orders]
+        self._splicer = Splicer(form.tokenizer)
+        self._instead = Lines()
+        self.needs_syntax = config.rate > 0.0 and any(strategy.needs_syntax for strategy in self._strategies)
+        """Whether some strategy cuts by syntax nodes."""
 
-    def __call__(self, tokens: np.ndarray, capacity: int, draws: Draws) -> Example:
+    def __call__(
+        self,
+        tokens: np.ndarray,
+        capacity: int,
+        draws: Draws,
+        *,
+        syntax: Syntax | None = None,
+        whole: bool = True,
+        header: Header | None = None,
+    ) -> Example:
         """One piece ([n] token ids that decode to valid UTF-8) to an example of at most `capacity` tokens.
 
-        Raises ValueError when `capacity` does not hold a terminator.
+        `syntax`: nodes of the piece, None where it was not parsed. `whole`: both ends of the piece are pre-token
+        borders of its document. `header`: what stands before the example in its window, inside `capacity`. Raises
+        ValueError when `capacity` does not hold the header and what an empty example has.
         """
-        if capacity < 1:
-            raise ValueError(f"an example has a terminator at least; capacity {capacity} holds none")
-        if draws.uniform() < self.config.rate:
-            example = self._infill(tokens, capacity, draws)
+        if header is not None:
+            capacity -= len(header.tokens)
+        room = capacity - self.format.overhead(None)
+        if room < 0:
+            raise ValueError(f"no room for a terminator: its place holds {-room} tokens too few")
+        if len(tokens) and draws.uniform() < self.config.rate:
+            view = TextView(self.format.tokenizer, tokens, syntax)
+            example = self._infill(view, capacity, draws, whole, header)
             if example is not None:
                 return example
-        keep = _character_start(tokens, capacity - 1, self.format.starts_character)
-        return Example(self.format.plain(tokens[:keep]), None, None, len(tokens) - keep)
+        keep = _character_start(tokens, room, self.format.starts_character)
+        return Example(self.format.plain(tokens[:keep], header), None, None, len(tokens) - keep)
 
-    def _infill(self, tokens: np.ndarray, capacity: int, draws: Draws) -> Example | None:
+    def _infill(
+        self, view: TextView, capacity: int, draws: Draws, whole: bool, header: Header | None
+    ) -> Example | None:
         order = self._orders[draws.choose(self._shares)]
-        weights = [strategy.weight for strategy in self._strategies]
-        view = TextView(self.format.tokenizer, tokens)
-        data = view.data
+        drawn = self._draw(view, draws)
+        if drawn is None:
+            return None
+        strategy, span, fallback = drawn
+        node = None
+        if view.syntax is not None and not fallback and self.config.spans[strategy].needs_syntax:
+            node = view.syntax.kind_at(*span)
+        span = apply_indentation(view, span, draws, self.config.indentation)
+        hints: Hints | None = None
+        if draws.uniform() < self.config.hints.rate:
+            wider, hints = self._hinted(view, span, draws)
+            room = capacity - self.format.overhead(order, hinted=True) - len(hints[0]) - len(hints[1])
+            made = self._cut(view, wider, order, room, whole, header, hints)
+            if made is not None:  # whole lines may be too long for a place that holds the cut itself
+                return Example(made[0], strategy, wider, made[1], node, fallback)
+        made = self._cut(view, span, order, capacity - self.format.overhead(order), whole, header, None)
+        return made and Example(made[0], strategy, span, made[1], node, fallback)
+
+    def _draw(self, view: TextView, draws: Draws) -> tuple[str, Span, bool] | None:
+        """(name of the strategy, span, whether whole lines took the place of syntax); None when nothing can be cut."""
+        weights = list(self._weights)
         while any(weights):
             chosen = draws.choose(weights)
-            span = self._strategies[chosen].draw(view, draws)
+            strategy = self._strategies[chosen]
+            span = strategy.draw(view, draws)
             if span is not None:
-                return self._cut(data, span, order, capacity, self._names[chosen])
+                return self._names[chosen], span, False
+            if strategy.needs_syntax and view.syntax is None:
+                span = self._instead.draw(view, draws)
+                if span is not None:
+                    return self._names[chosen], span, True
             weights[chosen] = 0.0  # this text has no such span (no word, no line): another strategy takes its place
         return None
 
-    def _cut(self, data: bytes, span: Span, order: Order, capacity: int, strategy: str) -> Example | None:
-        encode = self.format.tokenizer.encode
-        start, end = span
-        middle = encode(data[start:end].decode())
-        fitted = fit(
-            encode(data[:start].decode()),
-            encode(data[end:].decode()),
-            capacity - FimFormat.OVERHEAD - len(middle),
-            self.format.starts_character,
-        )
+    def _cut(
+        self,
+        view: TextView,
+        span: Span,
+        order: Order,
+        room: int,
+        whole: bool,
+        header: Header | None,
+        hints: Hints | None,
+    ) -> tuple[FimTokens, int] | None:
+        """The example with this middle, and how many outer tokens were removed; None when the middle does not fit."""
+        form = self.format
+        if form.joins(order):
+            # Prefix and middle are one text: no sub-token is split at the cut, the one it falls into is to be filled.
+            together = self._splicer.upto(view, span[1], whole)
+            ends = np.cumsum(form.tokenizer.token_lengths[together])
+            first = int(ends.searchsorted(span[0], side="right"))
+            before, middle = together[:first], together[first:]
+            after = self._splicer.cut(view, span[1], span[1], whole).suffix
+        else:
+            parts = self._splicer.cut(view, *span, whole=whole)
+            before, middle, after = parts.prefix, parts.middle, parts.suffix
+        fitted = fit(before, after, room - len(middle), form.starts_character)
         if fitted is None:
             return None
         prefix, suffix, trimmed = fitted
-        return Example(self.format.render(prefix, middle, suffix, order), strategy, span, trimmed)
+        if form.joins(order):
+            together = np.concatenate((prefix, middle))
+            return form.render_joint(together, len(prefix), suffix, order, header, hints), trimmed
+        return form.render(prefix, middle, suffix, order, header, hints), trimmed
+
+    def _hinted(self, view: TextView, span: Span, draws: Draws) -> tuple[Span, Hints]:
+        """The span widened to whole lines, and what is known of the first line's beginning and the last line's end."""
+        start, end = whole_lines(view, span)
+        known = (view.window(start, span[0]), view.window(span[1], end))
+        encode = self.format.tokenizer.encode
+        first, last = ([] if draws.uniform() < self.config.hints.blank else encode(part.decode()) for part in known)
+        return (start, end), (first, last)
 
 
 def fit(
-    prefix: list[int], suffix: list[int], room: int, starts_character: np.ndarray
-) -> tuple[list[int], list[int], int] | None:
+    prefix: np.ndarray, suffix: np.ndarray, room: int, starts_character: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, int] | None:
     """Trims the outer context to `room` tokens: first the head of the prefix, then the tail of the suffix.
 
     Cuts stay on character boundaries (`starts_character` [V] bool, by token), so a few tokens more may go. Returns

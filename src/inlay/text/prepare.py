@@ -1,9 +1,9 @@
-"""Documents to token store: read, filter, remove copies, split, make a tokenizer, tokenize, write.
+"""Documents to token store: read, filter, remove copies, split, parse, make a tokenizer, tokenize, write.
 
-The sources are read once; texts wait in a spool, in memory up to a stated size and beyond it in a nameless file beside
-the store. The tokenizer sees training text only. The same inputs and configuration give byte-identical files, whatever
-the number of threads. It refuses a corpus with nothing in it, and one that cannot be split; a store appears complete or
-not at all.
+The sources are read once, and parsed as they are read; texts wait in a spool, in memory up to a stated size and beyond
+it in a nameless file beside the store. The tokenizer sees training text only. The same inputs and configuration give
+byte-identical files, whatever the number of threads and processes. It refuses a corpus with nothing in it, and one that
+cannot be split; a store appears complete or not at all.
 """
 
 import contextlib
@@ -29,6 +29,7 @@ from inlay.text.progress import NoProgress, Progress
 from inlay.text.source import Drops, sources
 from inlay.text.split import Entry, Split, SplitConfig, split
 from inlay.text.store import TokenStore
+from inlay.text.syntax_stage import SyntaxConfig, SyntaxStage
 from inlay.text.tokenizer import Tokenizer, tokenizer_kinds
 from inlay.text.tokenizers.bpe import BpeTokenizer
 from inlay.text.writer import DEFAULT_SHARD_BYTES, StoreWriter, check_target
@@ -67,25 +68,30 @@ class PrepareConfig(Config):
     """Which texts are left out as copies."""
     split: SplitConfig = SplitConfig()
     """What is held out for validation."""
+    syntax: SyntaxConfig = SyntaxConfig()
+    """Whether documents are parsed, for spans that follow the syntax."""
     shard_bytes: int = Field(DEFAULT_SHARD_BYTES, ge=2)
     """Size limit of a token shard; a document never straddles two."""
     spool_bytes: int = Field(1 << 28, ge=1)
     """Text held in memory at most; what goes beyond waits in a temporary file beside the store."""
     threads: int | None = Field(None, ge=1)
-    """Threads that tokenize; None takes one per processor of this process. The store does not depend on it."""
+    """Threads that tokenize, and processes that parse; None takes one per processor of this process. The store does not
+    depend on it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Spooled:
-    """A document whose text lies in the spool."""
+    """A document whose text lies in the spool, and its packed syntax nodes once it is parsed."""
 
     document: Document
     offset: int
     bytes: int
+    nodes: tuple[int, int] = (0, 0)
 
 
 class Spool:
-    """Texts in the order of their arrival: in memory up to a limit, then in a nameless temporary file beside `out`.
+    """Texts, and bytes that belong to them, in the order of their arrival: in memory up to a limit, then in a nameless
+    temporary file beside `out`.
 
     Raises InlayError in one line, naming `out`, when the disk refuses.
     """
@@ -97,7 +103,10 @@ class Spool:
 
     def add(self, text: str) -> tuple[int, int]:
         """Keeps a text; returns its offset and size in bytes."""
-        data = text.encode()
+        return self.add_bytes(text.encode())
+
+    def add_bytes(self, data: bytes) -> tuple[int, int]:
+        """Keeps bytes; returns their offset and size."""
         offset = self._end
         with disk_errors(self._out):
             self._file.seek(offset)
@@ -106,10 +115,15 @@ class Spool:
         return offset, len(data)
 
     def read(self, offset: int, size: int) -> str:
+        """A text that was kept."""
+        return self.read_bytes(offset, size).decode()
+
+    def read_bytes(self, offset: int, size: int) -> bytes:
+        """Bytes that were kept."""
         # Seeking writes what is still buffered, so reading too can meet a full disk.
         with disk_errors(self._out):
             self._file.seek(offset)
-            return self._file.read(size).decode()
+            return self._file.read(size)
 
     def __enter__(self) -> "Spool":
         return self
@@ -132,28 +146,39 @@ def prepare(config: PrepareConfig, progress: Progress | None = None) -> TokenSto
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     dropped = Drops()
+    documents: list[_Spooled] = []
     with Spool(config.spool_bytes, out) as spool:
-        with shown.phase("read", None, "files") as phase:
-            documents = _read(config, spool, dropped, phase.advance)
-        if not documents:
-            raise BadInput(
-                f"the corpus is empty: {_place(config)} gave no document; left out: {dropped.summary()}; "
-                "give a place with source code, or widen what is taken"
+
+        def keep_nodes(position: int, packed: bytes) -> None:
+            documents[position].nodes = spool.add_bytes(packed)
+
+        with SyntaxStage(config.syntax, config.threads or _processors(), keep_nodes) as syntax:
+            with shown.phase("read and parse" if config.syntax.enabled else "read", None, "files") as phase:
+                _read(config, spool, documents, syntax, dropped, phase.advance)
+            if not documents:
+                raise BadInput(
+                    f"the corpus is empty: {_place(config)} gave no document; left out: {dropped.summary()}; "
+                    "give a place with source code, or widen what is taken"
+                )
+            division = split(
+                [Entry(item.document.repo, item.document.path, item.bytes) for item in documents],
+                config.split,
+                config.seed,
             )
-        division = split(
-            [Entry(item.document.repo, item.document.path, item.bytes) for item in documents], config.split, config.seed
-        )
-        documents, held_out = _without_near_copies(config, spool, documents, division, dropped)
-        training = [item for item, held in zip(documents, held_out, strict=True) if not held]
-        tokenizer = _tokenizer(config, spool, training, shown)
+            chosen, held_out = _without_near_copies(config, spool, documents, division, dropped)
+            training = [item for item, held in zip(chosen, held_out, strict=True) if not held]
+            tokenizer = _tokenizer(config, spool, training, shown)
+            syntax.finish()
         with StoreWriter(out, tokenizer, overwrite=config.overwrite, shard_bytes=config.shard_bytes) as writer:
-            _tokenize(config, spool, documents, held_out, tokenizer, writer, shown)
+            _tokenize(config, spool, chosen, held_out, tokenizer, writer, shown)
             fields = {
                 "inlay_version": inlay.__version__,
                 "seed": config.seed,
                 "split_by": division.split_by,
                 "split_groups": division.groups,
                 "dropped": dropped.to_dict(),
+                "span_kinds": syntax.kinds,
+                "syntax": syntax.counts(),
                 "config": config.to_dict(),
             }
             with shown.phase("write", 1, "stores") as phase:
@@ -162,8 +187,9 @@ def prepare(config: PrepareConfig, progress: Progress | None = None) -> TokenSto
     return store
 
 
-def _read(config: PrepareConfig, spool: Spool, dropped: Drops, advance: Any) -> list[_Spooled]:
-    kept: list[_Spooled] = []
+def _read(
+    config: PrepareConfig, spool: Spool, kept: list[_Spooled], syntax: SyntaxStage, dropped: Drops, advance: Any
+) -> None:
     copies = ExactDedup()
     for item in config.source.documents(dropped):
         advance(1)
@@ -173,7 +199,8 @@ def _read(config: PrepareConfig, spool: Spool, dropped: Drops, advance: Any) -> 
             continue
         offset, size = spool.add(item.text)
         kept.append(_Spooled(replace(item, text=""), offset, size))
-    return kept
+        syntax.add(len(kept) - 1, item)
+    syntax.flush()
 
 
 def _without_near_copies(
@@ -247,7 +274,8 @@ def _tokenize(
         def write_oldest() -> None:
             batch, encoded = waiting.popleft()
             for (item, held, text), (ids, starts) in zip(batch, encoded.result(), strict=True):
-                writer.add("validation" if held else "train", replace(item.document, text=text), ids, starts)
+                nodes = spool.read_bytes(*item.nodes) if item.nodes[1] else None
+                writer.add("validation" if held else "train", replace(item.document, text=text), ids, starts, nodes)
                 phase.advance(item.bytes)
 
         for batch in _batches(zip(documents, held_out, strict=True)):

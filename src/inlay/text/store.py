@@ -5,8 +5,8 @@
     STORE/{train,validation}/tokens-NNNNN.bin    ids, uint16 or uint32, documents one after the other without end tokens
                              starts-NNNNN.bin    one bit per token (little bit order): a pre-token starts there
                              documents.parquet   origin, shard, token offset and counts of each document
-                             span_offsets.npy    int64 [D+1], rows of spans.npy that belong to each document
-                             spans.npy           int32 [N, 3]: byte start, byte end, node kind
+                             span_offsets.npy    int64 [D+1], bytes of spans.bin that belong to each document
+                             spans.bin           syntax nodes, packed (`inlay.text.syntax_code`); not there without any
 
 It refuses a store with a missing, changed or unknown file by naming that file. Readers never write.
 """
@@ -22,9 +22,10 @@ import pyarrow.parquet as parquet
 import xxhash
 
 from inlay.config import BadInput, InlayError
+from inlay.text.syntax_code import unpack_nodes
 from inlay.text.tokenizer import Tokenizer
 
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 _CONTENT_KEYS = ("version", "dtype", "tokenizer_hash", "files", "splits", "split_by", "span_kinds")
 _HASH_CHUNK = 1 << 22
@@ -89,9 +90,11 @@ class StoreSplit:
         return bits[first % 8 : first % 8 + last - first].view(bool)
 
     def spans(self, index: int) -> np.ndarray:
-        """Syntax spans of a document, int32 [N, 3]: byte start, byte end, node kind; N may be 0."""
-        offsets, spans = self._spans
-        return spans[offsets[index] : offsets[index + 1]]
+        """Syntax nodes of a document in preorder, int32 [N, 3]: byte start, byte end, index into the `span_kinds` of
+        the manifest. N is 0 where the document was not parsed, or did not parse.
+        """
+        offsets, packed = self._spans
+        return unpack_nodes(packed[offsets[index] : offsets[index + 1]])
 
     def document(self, index: int) -> DocumentInfo:
         """Origin of a document."""
@@ -139,7 +142,9 @@ class StoreSplit:
     @cached_property
     def _spans(self) -> tuple[np.ndarray, np.ndarray]:
         offsets = np.load(self._folder / "span_offsets.npy")
-        return offsets, np.load(self._folder / "spans.npy", mmap_mode="r").view(np.ndarray)
+        if not offsets[-1]:
+            return offsets, np.zeros(0, np.uint8)
+        return offsets, np.memmap(self._folder / "spans.bin", np.uint8, "r").view(np.ndarray)
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:

@@ -1,8 +1,11 @@
 """The tokenizer: byte-level BPE, trained and stored by `tokenizers`, encoded by tiktoken from the same ranks.
 
 It decides that text is lossless (no normaliser), that special tokens stand at the end of the vocabulary, and that user
-text never becomes a special token: `<|fim_prefix|>` in a source file is a string like any other. It refuses tokenizers
-that are not byte-level BPE.
+text never becomes a special token: `<|fim_prefix|>` in a source file is a string like any other. Tokenizers of other
+projects are read by `inlay.text.definition`, byte-level or SentencePiece-style; anything else is refused.
+
+SentencePiece cannot tell a space from the character U+2581 that stands for it. Here that character is written as its
+three byte tokens, so that text with it comes back as it was.
 
 Both encoders give the same ids when every token is what BPE makes of that token's own bytes: then a pair of neighbours
 that spells a token is always the pair that its merge names, and merging by rank of the result (tiktoken) is merging by
@@ -25,6 +28,7 @@ import xxhash
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from inlay.config import BadInput, InlayError, Registry
+from inlay.text.definition import SPACE, Style, merges_of, read_definition, token_name
 from inlay.text.pretokens import (
     CL100K_PATTERN,
     GPT2_PATTERN,
@@ -45,8 +49,11 @@ SPECIAL_TOKENS = (
     "<|fim_pad|>",
     "<|repo_name|>",
     "<|file_sep|>",
+    "<|fim_line_start|>",
+    "<|fim_line_end|>",
 )
-"""Qwen2.5-Coder's strings, in its order: every editor template already sends them."""
+"""Qwen2.5-Coder's strings, in its order: every editor template already sends them. The last two open the hints of a
+partial first and last line (FIM-SE, 2405.17103)."""
 
 # Patterns on which both regex engines are known to agree; tests compare them over texts of every character class.
 _SHARED_PATTERNS = frozenset({QWEN_PATTERN, GPT2_PATTERN, CL100K_PATTERN, O200K_PATTERN})
@@ -55,38 +62,47 @@ _PADDING = "<|fim_pad|>"
 
 
 class Tokenizer:
-    """A byte-level BPE vocabulary V with special tokens. Immutable, picklable, safe to use from several threads.
+    """A BPE vocabulary V with special tokens. Immutable, picklable, safe to use from several threads.
 
     Law: `decode_bytes(encode(s)) == s.encode()` for every string without lone surrogates.
     """
 
-    def __init__(self, definition: str, end_of_text: str = _END_OF_TEXT, padding: str = _PADDING) -> None:
-        """`definition` is the text of a `tokenizer.json`. Raises BadInput when it is no byte-level BPE or lacks a
-        special token.
+    def __init__(self, definition: str, end_of_text: str | None = None, padding: str | None = None) -> None:
+        """`definition` is the text of a `tokenizer.json`; the names default to ours, where it has them.
+
+        Raises BadInput when it is no lossless BPE or lacks a token that was named.
         """
         self._definition = definition
-        self._names = (end_of_text, padding)
-        parsed = _parse(definition)
-        self.special: dict[str, int] = {token["content"]: token["id"] for token in parsed.get("added_tokens") or []}
-        for name in self._names:
-            if name not in self.special:
+        parsed = read_definition(definition)
+        self.style: Style = parsed.style
+        self.special: dict[str, int] = parsed.special
+        for name in (end_of_text, padding):
+            if name is not None and name not in self.special:
                 raise BadInput(
                     f"tokenizer has no special token '{name}'; its special tokens: {', '.join(self.special) or 'none'}"
                 )
-        self.eot: int = self.special[end_of_text]
-        self.pad: int = self.special[padding]
-        self.pattern: str = _pattern_of(parsed)
+        self._names = tuple(
+            name or (default if default in self.special else None)
+            for name, default in ((end_of_text, _END_OF_TEXT), (padding, _PADDING))
+        )
+        self.eot: int | None = self.special.get(self._names[0] or "")
+        """The end-of-text token, None where the file names none: a format family knows its terminator itself."""
+        self.pad: int | None = self.special.get(self._names[1] or "")
+        self.pattern: str = parsed.pattern
         """The pre-tokenizer's regular expression, or a text that names its steps when it is not one expression."""
-        self._ranks = _ranks_of(parsed, self.special)
-        self._bytes: dict[int, bytes] = {token_id: token for token, token_id in self._ranks.items()}
+        self._merges = parsed.merges
+        self._missing = parsed.missing
+        self._bytes: dict[int, bytes] = dict(parsed.tokens)
         self._bytes.update({token_id: name.encode() for name, token_id in self.special.items()})
+        self._space = [parsed.byte_tokens[value] for value in SPACE.encode()] if parsed.byte_tokens else []
         self.vocab_size: int = max(self._bytes) + 1
         self.token_lengths: np.ndarray = np.zeros(self.vocab_size, np.int32)
         self.token_lengths[list(self._bytes)] = [len(token) for token in self._bytes.values()]
-        self._reference = _reference_of(parsed)
-        self.backend: str = "tiktoken" if self._is_provably_equal() else "tokenizers"
+        self._reference = parsed.encoder
+        ranks = {token: token_id for token_id, token in parsed.tokens.items()}
+        self.backend: str = "tiktoken" if self._is_provably_equal(parsed.tokens, ranks) else "tokenizers"
         self._fast = (
-            tiktoken.Encoding("inlay", pat_str=self.pattern, mergeable_ranks=self._ranks, special_tokens={})
+            tiktoken.Encoding("inlay", pat_str=self.pattern, mergeable_ranks=ranks, special_tokens={})
             if self.backend == "tiktoken"
             else None
         )
@@ -130,7 +146,7 @@ class Tokenizer:
         """Reads a `tokenizer.json`, or a folder that holds one (and a `tokenizer_config.json` that names its end and
         padding tokens).
 
-        Raises BadInput that names the file when it is missing, damaged, or not a byte-level BPE.
+        Raises BadInput that names the file when it is missing, damaged, or not a BPE that keeps text whole.
         """
         path = Path(path)
         file = path / "tokenizer.json" if path.is_dir() else path
@@ -142,10 +158,8 @@ class Tokenizer:
             raise BadInput(f"cannot read tokenizer {file}: {error.strerror}") from None
         except ValueError as error:
             raise BadInput(f"damaged tokenizer at {file}: {error}") from None
-        end_of_text = _token_name(settings.get("eos_token")) or _END_OF_TEXT
-        padding = _token_name(settings.get("pad_token")) or _PADDING
         try:
-            return cls(definition, end_of_text, padding)
+            return cls(definition, token_name(settings.get("eos_token")), token_name(settings.get("pad_token")))
         except BadInput as error:
             raise BadInput(f"cannot use tokenizer {file}: {error}") from None
 
@@ -156,8 +170,8 @@ class Tokenizer:
         end_of_text, padding = self._names
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "eos_token": end_of_text,
-            "pad_token": padding,
+            **({"eos_token": end_of_text} if end_of_text else {}),
+            **({"pad_token": padding} if padding else {}),
             "additional_special_tokens": [name for name in self.special if name not in self._names],
             "clean_up_tokenization_spaces": False,
             "model_max_length": 1_000_000_000,
@@ -166,14 +180,16 @@ class Tokenizer:
         (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`; never a special id. Raises BadInput on a lone surrogate, which no UTF-8 text can hold."""
+        """Ids of `text`; never a special id. Raises BadInput on a lone surrogate, which no UTF-8 text can hold, and on
+        a character that a foreign vocabulary has no bytes for.
+        """
         return self.encode_array(text).tolist()
 
     def encode_array(self, text: str) -> np.ndarray:
         """Ids of `text` as uint32 [T], without a list in between."""
         if self._fast is None:
             _check(text)
-            return np.array(self._reference.encode(text, add_special_tokens=False).ids, np.uint32)
+            return np.array(self._encode_exactly(text), np.uint32)
         if not text.isascii():
             _check(text)
         return self._fast.encode_to_numpy(text, disallowed_special=())
@@ -221,6 +237,8 @@ class Tokenizer:
             token = self._bytes[token_id]
             digest.update(b"%d %d " % (token_id, len(token)) + token)
         digest.update(json.dumps([sorted(self.special.items()), self._names]).encode())
+        if self.style == "sentencepiece":  # its ids need not follow the order of its merges
+            digest.update(json.dumps(self._merges).encode())
         return digest.hexdigest()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -236,6 +254,11 @@ class Tokenizer:
         results = []
         for text in texts:
             starts = np.zeros(len(text.encode()), bool)
+            if self.style == "sentencepiece":
+                # Merges may run over any place, so only the text's own start is safe.
+                starts[:1] = True
+                results.append(starts)
+                continue
             pieces = self._reference.pre_tokenizer.pre_tokenize_str(text)
             # Byte-level pre-tokens hold one character per byte.
             widths = np.array([len(piece) for piece, _ in pieces], np.int64)
@@ -243,13 +266,33 @@ class Tokenizer:
             results.append(starts)
         return results
 
-    def _is_provably_equal(self) -> bool:
-        if self.pattern not in _SHARED_PATTERNS or len(self._ranks) != len(set(self._ranks.values())):
+    def _encode_exactly(self, text: str) -> list[int]:
+        """Ids as the reference gives them; U+2581 under SentencePiece as its bytes."""
+        if self._missing and not text.isascii():
+            self._refuse_missing(text)
+        pieces = text.split(SPACE) if self._space else [text]
+        ids = self._reference.encode(pieces[0], add_special_tokens=False).ids
+        for piece in pieces[1:]:
+            ids += [*self._space, *self._reference.encode(piece, add_special_tokens=False).ids]
+        return ids
+
+    def _refuse_missing(self, text: str) -> None:
+        data = text.encode()
+        for value in self._missing:
+            if value in data:
+                character = next(character for character in text if value in character.encode())
+                raise BadInput(
+                    f"text holds U+{ord(character):04X}, whose byte 0x{value:02X} no token of this tokenizer has;"
+                    " leave the character out or take another tokenizer"
+                )
+
+    def _is_provably_equal(self, tokens: dict[int, bytes], ranks: dict[bytes, int]) -> bool:
+        if self.style != "byte-level" or self.pattern not in _SHARED_PATTERNS or len(ranks) != len(tokens):
             return False
-        if any(bytes([value]) not in self._ranks for value in range(256)):
+        if any(bytes([value]) not in ranks for value in range(256)):
             return False
         model = json.loads(self._reference.to_str())["model"]
-        results = [model["vocab"].get(left + right) for left, right in _merges(model)]
+        results = [model["vocab"].get(left + right) for left, right in merges_of(model)]
         if None in results or results != sorted(set(results)):
             return False
         # Without the pre-tokenizer, so that a token is seen whole: does BPE make each token of its own bytes?
@@ -268,87 +311,3 @@ def _check(text: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise BadInput(f"text holds a lone surrogate at character {error.start}; give valid Unicode text") from None
-
-
-def _parse(definition: str) -> dict[str, Any]:
-    try:
-        parsed = json.loads(definition)
-    except ValueError as error:
-        raise BadInput(f"not JSON: {error}") from None
-    model = parsed.get("model") if isinstance(parsed, dict) else None
-    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE" or "merges" not in model:
-        raise BadInput("the model is not BPE; give a byte-level BPE tokenizer")
-    normaliser = parsed.get("normalizer")
-    # NFC (Qwen2) is left out on purpose: code must come back byte for byte, and source files are NFC almost always.
-    if normaliser is not None and normaliser.get("type") != "NFC":
-        raise BadInput(f"its normaliser '{normaliser.get('type')}' changes text; give a tokenizer without one")
-    if (
-        model.get("byte_fallback")
-        or model.get("continuing_subword_prefix")
-        or model.get("end_of_word_suffix")
-        or model.get("dropout")
-    ):
-        raise BadInput("the model is not plain byte-level BPE (byte fallback, word affixes or dropout)")
-    return parsed
-
-
-def _merges(model: dict[str, Any]) -> list[tuple[str, str]]:
-    """Merges as pairs; older files write them as one string with a space."""
-    pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"]]
-    return [(left, right) for left, right in pairs]
-
-
-def _steps(parsed: dict[str, Any]) -> list[dict[str, Any]]:
-    step = parsed.get("pre_tokenizer") or {}
-    return step.get("pretokenizers", []) if step.get("type") == "Sequence" else [step]
-
-
-def _pattern_of(parsed: dict[str, Any]) -> str:
-    """The one regular expression that splits text, or a text that names the steps when there is more than one split."""
-    steps = _steps(parsed)
-    if not steps or steps[-1].get("type") != "ByteLevel" or steps[-1].get("add_prefix_space"):
-        raise BadInput("the pre-tokenizer does not end in a byte-level step without an added space")
-    if len(steps) == 1 and steps[0].get("use_regex", True):
-        return GPT2_PATTERN
-    split = steps[0]
-    whole = split.get("behavior") == "Isolated" and not split.get("invert") and not steps[-1].get("use_regex", True)
-    if len(steps) == 2 and split.get("type") == "Split" and whole and "Regex" in split.get("pattern", {}):
-        return split["pattern"]["Regex"]
-    return json.dumps(steps, sort_keys=True)
-
-
-def _byte_characters() -> dict[str, int]:
-    """GPT-2's printable stand-in characters, each with its byte."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [value for value in range(256) if value not in printable]
-    return {chr(value): value for value in printable} | {chr(256 + index): value for index, value in enumerate(others)}
-
-
-def _ranks_of(parsed: dict[str, Any], special: dict[str, int]) -> dict[bytes, int]:
-    characters = _byte_characters()
-    try:
-        return {
-            bytes([characters[character] for character in token]): token_id
-            for token, token_id in parsed["model"]["vocab"].items()
-            if token not in special
-        }
-    except KeyError as error:
-        raise BadInput(f"the vocabulary is not byte-level (character {error.args[0]!r})") from None
-
-
-def _reference_of(parsed: dict[str, Any]) -> Any:
-    """The same tokenizer in `tokenizers`, without normaliser, template and special tokens."""
-    model = dict(parsed["model"])
-    added = {token["content"] for token in parsed.get("added_tokens") or []}
-    model["vocab"] = {token: token_id for token, token_id in model["vocab"].items() if token not in added}
-    plain = dict(
-        parsed, added_tokens=[], normalizer=None, post_processor=None, truncation=None, padding=None, model=model
-    )
-    try:
-        return tokenizers.Tokenizer.from_str(json.dumps(plain))
-    except Exception as error:
-        raise BadInput(f"damaged tokenizer definition: {error}") from None
-
-
-def _token_name(value: Any) -> str | None:
-    return value.get("content") if isinstance(value, dict) else value

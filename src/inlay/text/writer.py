@@ -26,6 +26,7 @@ from inlay.config import BadInput
 from inlay.config.files import disk_errors, sync_folder
 from inlay.text.document import Document
 from inlay.text.store import MANIFEST, VERSION, TokenStore, hash_file, manifest_text
+from inlay.text.syntax_code import pack_nodes
 from inlay.text.tokenizer import Tokenizer
 
 DEFAULT_SHARD_BYTES = 1 << 28
@@ -86,12 +87,18 @@ class StoreWriter:
             self._lock.close()
 
     def add(
-        self, split: str, document: Document, ids: np.ndarray, starts: np.ndarray, spans: np.ndarray | None = None
+        self,
+        split: str,
+        document: Document,
+        ids: np.ndarray,
+        starts: np.ndarray,
+        spans: np.ndarray | bytes | None = None,
     ) -> None:
         """Appends a document to a split.
 
-        ids [T] token ids; starts bool [T], true where a pre-token starts; spans int32 [N, 3] byte start, byte end, node
-        kind, or None. A document never straddles shards.
+        ids [T] token ids; starts bool [T], true where a pre-token starts; spans int32 [N, 3] byte start, byte end,
+        number of the node kind (`span_kinds` among the fields of `commit`), sorted by start; or these packed by
+        `pack_nodes`; or None. A document never straddles shards.
         """
         if len(ids) != len(starts):
             raise ValueError(f"{len(ids)} ids but {len(starts)} pre-token starts")
@@ -169,10 +176,10 @@ class _SplitWriter:
         self._starts: BinaryIO | None = None
         self._pending: list[np.ndarray] = []
         self._pending_count = 0
-        self._spans: list[np.ndarray] = []
+        self._spans: BinaryIO | None = None
         self._span_offsets = [0]
 
-    def add(self, document: Document, ids: np.ndarray, starts: np.ndarray, spans: np.ndarray | None) -> None:
+    def add(self, document: Document, ids: np.ndarray, starts: np.ndarray, spans: np.ndarray | bytes | None) -> None:
         if self._tokens is None or (self._offset and self._offset + len(ids) > self._shard_tokens):
             self._next_shard()
         assert self._tokens is not None
@@ -186,17 +193,23 @@ class _SplitWriter:
         for column, value in zip(self._rows.values(), row, strict=True):
             column.append(value)
         self._offset += len(ids)
-        if spans is not None and len(spans):
-            self._spans.append(np.asarray(spans, np.int32))
-        self._span_offsets.append(self._span_offsets[-1] + (0 if spans is None else len(spans)))
+        packed = (
+            spans if isinstance(spans, bytes) else b"" if spans is None else pack_nodes(np.asarray(spans, np.int32))
+        )
+        if packed:
+            if self._spans is None:
+                self._spans = open(self._folder / "spans.bin", "wb")  # noqa: SIM115 (closed in finish)
+            self._spans.write(packed)
+        self._span_offsets.append(self._span_offsets[-1] + len(packed))
 
     def finish(self) -> dict[str, Any]:
         """Closes the files, writes the index and gives the counts for the manifest."""
         self._close_shard()
+        if self._spans is not None:
+            self._spans.close()
         table = pa.table(self._rows, schema=_SCHEMA)
         parquet.write_table(table, self._folder / "documents.parquet", compression="zstd")
         np.save(self._folder / "span_offsets.npy", np.array(self._span_offsets, np.int64))
-        np.save(self._folder / "spans.npy", np.concatenate([np.zeros((0, 3), np.int32), *self._spans]))
         rows = self._rows
         return {
             "documents": len(rows["id"]),
@@ -210,7 +223,7 @@ class _SplitWriter:
 
     def abandon(self) -> None:
         """Closes the files as they are."""
-        for file in (self._tokens, self._starts):
+        for file in (self._tokens, self._starts, self._spans):
             if file is not None:
                 # A full disk can make closing fail once more; the first error is the one to show.
                 with contextlib.suppress(OSError):

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from inlay.fim.draws import Draws
-from inlay.fim.span import Span, SpanStrategy, TextView, strategies
+from inlay.fim.span import Span, SpanStrategy, TextView, draw_line, strategies
 
 
 @strategies.register
@@ -13,14 +13,8 @@ class LineEnd(SpanStrategy):
     kind: Literal["line_end"] = "line_end"
 
     def draw(self, view: TextView, draws: Draws) -> Span | None:
-        starts = view.line_starts
-        if len(starts) < 2:
+        found = draw_line(view, draws)
+        if found is None:
             return None
-        for _ in range(8):  # blank lines have no such span; a few draws find a full one, else another strategy cuts
-            line = draws.integer(0, len(starts) - 1)
-            begin, end = int(starts[line]), int(starts[line + 1])
-            content = view.data[begin:end].rstrip(b"\r\n")
-            indent = len(content) - len(content.lstrip())
-            if len(content) > indent:
-                return view.align(draws.integer(begin + indent, begin + len(content))), begin + len(content)
-        return None
+        _, visible, end = found
+        return view.align(draws.integer(visible, end)), end

@@ -1,4 +1,4 @@
-"""Whole lines. Half of the middles include the first line's indentation, so that an empty line can be filled."""
+"""Whole lines: the shape of a block that is written at once."""
 
 from typing import Literal
 
@@ -10,7 +10,9 @@ from inlay.fim.span import Span, SpanStrategy, TextView, strategies
 
 @strategies.register
 class Lines(SpanStrategy):
-    """`length` counts lines; the last line break stays in the suffix, where an editor has it."""
+    """`length` counts lines; the last line break stays in the suffix, where an editor has it, and so do blank lines at
+    the end. Takes the place of a strategy that needs syntax in a text without it.
+    """
 
     kind: Literal["lines"] = "lines"
     length: lengths.union() = LogUniform(high=8)  # type: ignore[valid-type]
@@ -24,12 +26,4 @@ class Lines(SpanStrategy):
         count = min(self.length.draw(draws), total)
         first = draws.integer(0, total - count + 1)
         start, end = int(starts[first]), int(starts[first + count])
-        body = view.data[start:end]
-        end -= len(body) - len(body.rstrip(b"\r\n"))
-        if end <= start:
-            return start, start
-        # Without the indentation in half of them, a tiny model never learns to indent (Falcon-H1-Tiny-Coder, 90M).
-        if draws.uniform() < 0.5:
-            line = view.data[start:end]
-            start += len(line) - len(line.lstrip(b" \t"))
-        return start, end
+        return start, max(start, view.last_not(b"\r\n", end) + 1)

@@ -17,9 +17,9 @@ class WordSpan(SpanStrategy):
     """Law of the number of words."""
 
     def draw(self, view: TextView, draws: Draws) -> Span | None:
-        words = view.words
-        if len(words) == 0:
+        total = view.word_count
+        if total == 0:
             return None
-        count = min(self.length.draw(draws), len(words))
-        first = draws.integer(0, len(words) - count + 1)
-        return int(words[first, 0]), int(words[first + count - 1, 1])
+        count = min(self.length.draw(draws), total)
+        first = draws.integer(0, total - count + 1)
+        return view.word(first)[0], view.word(first + count - 1)[1]

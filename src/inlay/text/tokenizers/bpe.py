@@ -14,7 +14,7 @@ class BpeTokenizer(Config):
     """A tokenizer trained on the corpus itself."""
 
     kind: Literal["bpe"] = "bpe"
-    vocab_size: int = Field(8192, ge=265)
+    vocab_size: int = Field(8192, ge=267)
     """Number of ids, special tokens included; a multiple of 64 suits the matrix kernels. A tiny corpus gives fewer."""
     sample_bytes: int = Field(20_000_000, ge=1)
     """Bytes of training text that the trainer reads, drawn evenly over the documents."""

@@ -1,0 +1,50 @@
+"""(b) Does a model trained in one order work in another? Trained in PSM, SPM, SPM version 2 or half PSM half SPM, and
+judged in each.
+
+2207.14255 (table 1 and section 4.2): trained on SPM (version 2) alone a model fails in PSM (pass rate .02), while PSM
+alone works in SPM, because version 2 reads as PSM with an empty prefix.
+
+    python -m experiments.orders
+"""
+
+from benchmarks.common import run_main
+
+from experiments.arms import arm
+from experiments.harness import DENSE, Experiment, Record, main
+from experiments.measure import ORDERS, PLAIN
+from experiments.tables import Value, forced, l2r_bits, markdown, middle_bits, text
+
+ARMS = (
+    arm("psm", DENSE, orders={"psm": 1.0}),
+    arm("spm", DENSE, orders={"spm": 1.0}),
+    arm("spm_v2", DENSE, orders={"spm_v2": 1.0}),
+    arm("half psm half spm", DENSE),
+)
+
+
+def tables(found: dict[str, list[Record]]) -> str:
+    """A matrix a measure: trained in (rows), judged in (columns)."""
+
+    def matrix(title: str, value: dict[str, Value], digits: int, percent: bool = False) -> str:
+        rows = [
+            [name, *(text([of(record) for record in records], digits, percent) for of in value.values())]
+            for name, records in found.items()
+        ]
+        return markdown([title, *value], rows)
+
+    return "\n\n".join(
+        [
+            matrix("middle, bits per byte", {order: middle_bits(order) for order in (*ORDERS, PLAIN)}, 3),
+            matrix("middle's first token, nats", {order: forced(order, "", "first_nats") for order in ORDERS}, 2),
+            matrix("first token right", {order: forced(order, "", "first_right") for order in ORDERS}, 1, True),
+            matrix("terminator, nats", {order: forced(order, "", "end_nats") for order in ORDERS}, 2),
+            matrix("stops right", {order: forced(order, "", "right") for order in ORDERS}, 1, True),
+            matrix("left to right", {"bits per byte": l2r_bits}, 3),
+        ]
+    )
+
+
+EXPERIMENT = Experiment("orders", "trained in one order, judged in another", ARMS, tables, tokens=2_000_000)
+
+if __name__ == "__main__":
+    run_main(lambda arguments: main([EXPERIMENT], arguments))

@@ -1,0 +1,31 @@
+"""stratified(borders): as many middles of each class of length, so that short ones are never rare."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from inlay.fim.draws import Draws
+from inlay.fim.length import LengthLaw, lengths
+
+
+@lengths.register
+class Stratified(LengthLaw):
+    """A bucket, all alike, then a length in it, all alike: 1, 2-4, 5-8, 9-16, 17-32, 33-64, 65-100 by default."""
+
+    kind: Literal["stratified"] = "stratified"
+    borders: tuple[int, ...] = Field((1, 4, 8, 16, 32, 64, 100), min_length=1)
+    """The longest length of each bucket, rising; the first bucket begins at 1."""
+
+    @field_validator("borders")
+    @classmethod
+    def _rising(cls, borders: tuple[int, ...]) -> tuple[int, ...]:
+        below = 0
+        for border in borders:
+            if border <= below:
+                raise ValueError(f"border {border} is not above {below}: borders rise from 1 on")
+            below = border
+        return borders
+
+    def draw(self, draws: Draws) -> int:
+        bucket = draws.integer(0, len(self.borders))
+        return draws.integer(self.borders[bucket - 1] + 1 if bucket else 1, self.borders[bucket] + 1)
