@@ -1,8 +1,8 @@
 """The live transform against the common way: decode the chunk, cut characters, encode the three parts again.
 
 One core, the `python` source, context 2,048, rate 0.75. All contenders make the very same examples: where to cut is
-drawn by ours beforehand and handed to the others for nothing, fitting and rendering are the same code, and every example
-is compared before anything is timed. What differs is how ids are got. `hf` is the `tokenizers` library, as nearly every
+drawn by ours beforehand and handed to the others for nothing, fitting and rendering are the same code, and every
+example is compared before anything is timed. What differs is how ids are got. `hf` is the `tokenizers` library, as nearly every
 training code has it; `tiktoken` the same merges in the faster encoder.
 
 Two corpora of rows: `chunks`, one example a row as other codes have it, and `pieces`, several examples of log-uniform

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.data.stores import AWKWARD, MemorySplit, rows_of, write_files
+from tests.fim.witness import assert_share
 
 from inlay.config import BadInput, validate
 from inlay.data.inspect import describe, parts_of
 from inlay.data.level import Placed
 from inlay.data.levels.document import SLACK, DocumentLevel
-from inlay.data.levels.repository import SERVED_NAMES, SERVED_SHARE
+from inlay.data.levels.repository import SERVED_NAMES
 from inlay.data.loader import Batch, Loader, LoaderState, Rows
 from inlay.data.rows import RowMaker
 from inlay.data.stats import is_effective
@@ -300,7 +301,7 @@ def test_headers_say_whose_text_it_is(files: TokenStore, repository: Rows) -> No
                 served += (told.name, told.path) == SERVED_NAMES
                 total += 1
                 assert not any("\n" in path for path, _ in told.files)
-    assert abs(served - SERVED_SHARE * total) < 4.5 * (SERVED_SHARE * total) ** 0.5
+    assert_share(served, total, 0.1)
 
 
 def test_context_gives_way_before_the_target(tmp_path: Path) -> None:

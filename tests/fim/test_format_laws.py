@@ -227,3 +227,16 @@ def test_a_foreign_tokenizer_is_told_which_families_suit_it() -> None:
         FimFormat.load("codellama", stand_in("starcoder2").tokenizer)
     assert "'▁<PRE>'" in str(caught.value) or "'<s>'" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_prefix_whose_token_the_leading_space_swallows_still_comes_back() -> None:
+    # In a text of its own the cut is on a token's border; with the space before it one token runs over the cut.
+    form = stand_in("codellama")
+    encode, decode = form.tokenizer.encode, form.tokenizer.decode
+    pieces = [decode([token])[1:] for token in range(form.tokenizer.vocab_size) if decode([token]).startswith(" ")]
+    swallowed = [text for text in pieces if text and len(encode(" " + text)) == 1 and len(encode(text)) == 2]
+    assert swallowed
+    for text in swallowed:
+        cut = len(decode(encode(text)[:1]))
+        example = check(form, "spm_joint", (text[:cut], text[cut:], "S"))
+        assert decode(example.tokens[example.regions == Region.PREFIX].tolist()) == " " + text[:cut]

@@ -42,7 +42,11 @@ def test_json_is_one_span_a_line(file: str, capsys: pytest.CaptureFixture[str]) 
     for span in found:
         assert set(span) == {"strategy", "start", "end", "middle", "node_kind", "tokens"}
         assert span["middle"] == data[span["start"] : span["end"]].decode()
-        assert span["tokens"] == span["end"] - span["start"]
+        # A vocabulary made for the file: fewer tokens than bytes, and none for nothing.
+        size = span["end"] - span["start"]
+        assert 0 <= span["tokens"] <= size
+        assert (span["tokens"] > 0) == (size > 0)
+        assert span["tokens"] < size or size < 9
         assert (span["node_kind"] is not None) == span["strategy"].startswith("ast_")
     assert {"block", "comment"} <= {span["node_kind"] for span in found}
     assert lines(capsys, file, "--count", "6") == found

@@ -82,7 +82,7 @@ def test_a_piece_of_a_document_is_as_its_own_text(name: str, text: str, data: st
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("blanks", "behind"), [("    ", "2 end"), ("\n\n", "end"), ("  \t", "2")])
 def test_blanks_at_the_end_of_a_piece(name: str, blanks: str, behind: str) -> None:
-    """The last of several blanks may be a pre-token of its own because of what follows it; at a text's end it is not."""
+    """The last of several blanks may be a pre-token of its own because of what follows; at the end it is not."""
     tokenizer, _ = splicer_of(name)
     piece = "ab cd" + blanks
     ids, starts = tokenizer.encode_with_starts([piece + behind])[0]

@@ -175,3 +175,10 @@ def test_a_broken_piece_takes_the_slow_way(form: FimFormat) -> None:
         ):
             found = example.row.tokens[example.row.regions == region].tolist()
             assert found == form.tokenizer._reference.encode(piece).ids
+
+
+def test_a_piece_without_a_node_of_its_own_is_cut_by_lines_where_nothing_else_may(form: FimFormat) -> None:
+    transform = made_by(form, spans={"nodes": {"kind": "ast_node"}, "runs": {"kind": "ast_aligned", "weight": 0.0}})
+    example = transform(pieces(form, CODE), 200, Draws(1), syntax=Syntax(np.zeros((0, 3), dtype=np.int32), ()))
+    assert (example.strategy, example.fallback, example.node_kind) == ("nodes", True, None)
+    assert example.span is not None

@@ -206,7 +206,7 @@ def _check_orders(orders: Sequence[Order], opened: Opened) -> None:
 
 def _restores(opened: Opened, item: Prepared, order: Order) -> bool:
     """Whether the rendered example reads back as the very piece of the document it was made from."""
-    row = opened.fim_format.render(item.context.prefix, item.gold, item.context.suffix, order).tokens
+    row = opened.fim_format.render(item.context.prefix, item.gold, item.context.suffix, order)
     prompt = prompt_of(item.context, order, opened.fim_format)
     middle = item.example.middle.encode("utf-8")
     before, after = item.example.prefix.encode("utf-8"), item.example.suffix.encode("utf-8")
@@ -214,7 +214,9 @@ def _restores(opened: Opened, item: Prepared, order: Order) -> bool:
     kept_before = len(opened.tokenizer.decode_bytes(item.context.prefix))
     kept_after = len(opened.tokenizer.decode_bytes(item.context.suffix))
     expected = before[len(before) - kept_before :] + middle + after[:kept_after]
-    return piece == expected and [*prompt, *item.gold] == [int(token) for token in row[:-1]]
+    # In a joint order the sub-token at the cut is the middle's, so the prompt need not be the row's beginning.
+    begins = opened.fim_format.joins(order) or [*prompt, *item.gold] == row.tokens[:-1].tolist()
+    return piece == expected and begins
 
 
 def _write(run: RunDir, task: str, result: dict[str, Any], scored: dict[Order, list[Scored]]) -> None:

@@ -22,13 +22,15 @@ from inlay.fim.transform import FimConfig
 from inlay.text.document import language_of
 from inlay.text.store import TokenStore
 from inlay.text.syntax import parse
-from inlay.text.tokenizer import SPECIAL_TOKENS, Tokenizer
+from inlay.text.tokenizer import Tokenizer
 
 _SIDE = 32
 """Characters of the line shown before and behind a middle."""
 _MIDDLE = 96
 """Characters of a middle shown; a longer one is shown by its ends."""
 _MOST_KINDS = 24
+_OWN_VOCABULARY = 2048
+"""Tokens of a vocabulary that is made for one file: about as long as those of a real one."""
 _VISIBLE = str.maketrans({"\n": "⏎", "\r": "␍", "\t": "⇥"})
 
 
@@ -42,7 +44,8 @@ class Drawn:
 
 
 def read_view(file: str, store: str | None) -> tuple[TextView, str]:
-    """(the file as strategies see it, its language). Without a store each byte is a token.
+    """(the file as strategies see it, its language). Without a store the tokens are those of a small
+    vocabulary that is trained on the file itself.
 
     Raises BadInput for a file that cannot be read, is not UTF-8, or has a name that tells no language.
     """
@@ -56,7 +59,7 @@ def read_view(file: str, store: str | None) -> tuple[TextView, str]:
         raise BadInput(f"cannot read '{file}': {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise BadInput(f"'{file}' is not UTF-8 at byte {error.start}; give a text file") from None
-    tokenizer = TokenStore.open(store, verify=False).tokenizer if store else _bytes_alone()
+    tokenizer = TokenStore.open(store, verify=False).tokenizer if store else Tokenizer.train([text], _OWN_VOCABULARY)
     parsed = parse(data, language, file)
     syntax = None if parsed is None else Syntax(parsed.nodes, parsed.kinds)
     return TextView(tokenizer, tokenizer.encode_array(text), syntax), language
@@ -115,10 +118,6 @@ def _chosen(config: FimConfig, kind: str | None) -> dict[str, SpanStrategy]:
     return {kind: strategy}
 
 
-def _bytes_alone() -> Tokenizer:
-    return Tokenizer.train([], 256 + len(SPECIAL_TOKENS))
-
-
 def _plain(view: TextView, drawn: Drawn) -> dict[str, Any]:
     start, end = drawn.span
     middle = view.window(start, end).decode()
@@ -143,7 +142,7 @@ def _print(view: TextView, title: str, found: list[Drawn], named: dict[str, Span
     tokens = f" · {len(view.tokens):,} tokens" if counted else ""
     console.print(Text(f"{title} · {lines}{tokens} · {nodes}", "bold"))
     if not counted:
-        console.print(Text("Each byte is taken as a token; --store STORE measures in a store's tokens.", "dim"))
+        console.print(Text("Tokens of a small vocabulary made for this file; --store STORE takes a store's.", "dim"))
     if view.syntax is not None:
         kinds = node_kinds(view.syntax)
         table = Table("node kind", "nodes", "bytes")

@@ -65,6 +65,8 @@ class FimConfig(Config):
     level: Level = "context"
     """What is cut: a piece that fits a row, a whole document that is chunked afterwards, or the last file of a window
     with other files of its repository."""
+    served_names: float = Field(0.1, ge=0.0, le=1.0)
+    """Share of examples at repository level with the names that llama.cpp fills in, `myproject` and `filename`."""
     orders: dict[Order, float] = Field({"psm": 0.5, "spm": 0.5})
     """Shares of the orders among FIM examples."""
     spans: dict[str, strategies.union()] = Field({"sized": SizedSpan()})  # type: ignore[valid-type]
@@ -130,6 +132,7 @@ class Transform:
         self._instead = Lines()
         self.needs_syntax = config.rate > 0.0 and any(strategy.needs_syntax for strategy in self._strategies)
         """Whether some strategy cuts by syntax nodes."""
+        self._syntactic = next((n for n, s in zip(self._names, self._strategies, strict=True) if s.needs_syntax), "")
 
     def __call__(
         self,
@@ -196,6 +199,11 @@ class Transform:
                 if span is not None:
                     return self._names[chosen], span, True
             weights[chosen] = 0.0  # this text has no such span (no word, no line): another strategy takes its place
+        if self.needs_syntax and view.syntax is not None:
+            # A piece without a node of its own, such as the inside of a long string, where nothing else may be cut.
+            span = self._instead.draw(view, draws)
+            if span is not None:
+                return self._syntactic, span, True
         return None
 
     def _cut(

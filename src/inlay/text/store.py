@@ -126,8 +126,11 @@ class StoreSplit:
     def _range(self, index: int, start: int, stop: int | None) -> tuple[int, int, int]:
         if not 0 <= index < self.document_count:
             raise IndexError(f"document {index} of {self.document_count} in {self._folder}")
-        first, last, _ = slice(start, stop).indices(int(self.lengths[index]))
-        return int(self._columns["token_offset"][index]), first, max(first, last)
+        offset, length = int(self._columns["token_offset"][index]), int(self.lengths[index])
+        if stop is not None and 0 <= start <= stop <= length:  # as readers of rows ask
+            return offset, start, stop
+        first, last, _ = slice(start, stop).indices(length)
+        return offset, first, max(first, last)
 
     @cached_property
     def _columns(self) -> dict[str, np.ndarray]:

@@ -22,7 +22,8 @@ class DataConfig(Config):
     shortest_piece: int | None = Field(24, ge=8)
     """Documents are chunked into pieces of log-uniform length from so many tokens to a whole row. null fills rows with
     the longest pieces: for left-to-right training only, because FIM examples that all have one length tell the model
-    how long the middle is (it then stops at the row's end, wherever the gap is: LOG.md, 2026-11-21)."""
+    how long the middle is (it then stops at the row's end, wherever the gap is: LOG.md, 2026-11-21). No effect at
+    document level; at repository level it draws how much context a target has, and null fills the row."""
 
 
 class TrainConfig(Config):

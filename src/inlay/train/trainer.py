@@ -308,8 +308,8 @@ class Trainer:
         regions, kinds, weights = (array.reshape(-1) for array in (batch.regions, batch.kinds, batch.weights))
         trained = weights > 0.0
         self._note("loss", float((losses * weights).sum()), float(weights.sum()))
-        for kind in (Kind.L2R, Kind.PSM, Kind.SPM, Kind.SPM_V2):
-            chosen = trained & (kinds == kind)
+        for kind in Kind:
+            chosen = trained & (kinds == kind)  # padding is never trained
             if chosen.any():
                 self._note(f"loss_{kind.name.lower()}", float(losses[chosen].sum()), float(chosen.sum()))
         middle = trained & (regions == Region.MIDDLE)

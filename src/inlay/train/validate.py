@@ -66,6 +66,8 @@ class Validator:
 
 
 def _variants(fim: FimConfig) -> dict[str, FimConfig]:
+    # Whatever the level of training, everyone is judged on pieces that hold all three parts: losses can be compared.
+    fim = fim.model_copy(update={"level": "context"})
     plain = fim.model_copy(update={"rate": 0.0})
     orders: list[Order] = [order for order, share in fim.orders.items() if share > 0.0] if fim.rate > 0.0 else []
     return {"l2r": plain} | {order: fim.model_copy(update={"rate": 1.0, "orders": {order: 1.0}}) for order in orders}

@@ -30,7 +30,7 @@ class DocumentLevel(Level):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self._stride = self.length - SLACK
-        self._bare = len(self.form.plain([]).tokens) - 1
+        self._bare = self.form.overhead(None) - 1
         self._cache: OrderedDict[tuple[int, int], Example] = OrderedDict()
         self._cached = 0
 

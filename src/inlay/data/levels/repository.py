@@ -33,8 +33,6 @@ from inlay.text.store import DocumentInfo
 
 SERVED_NAMES = ("myproject", "filename")
 """Repository and file as llama.cpp's server names them."""
-SERVED_SHARE = 0.1
-"""Share of the examples that have these names."""
 SHORTEST_CUT = 32
 """Tokens of a file that are worth a place in the context when the rest does not fit."""
 HEAD = 2_000
@@ -82,7 +80,7 @@ class RepositoryLevel(Level):
         number, document, start, stop, byte_start, byte_stop, whole, _ = piece
         tokens = self.split.tokens(document, start, stop)
         info = self.split.document(document)
-        served = Draws(self.seed, epoch, document, start, "names").uniform() < SERVED_SHARE
+        served = Draws(self.seed, epoch, document, start, "names").uniform() < self.transform.config.served_names
         name, path = SERVED_NAMES if served or self._unfit(info) else (info.repo, info.path)
         files = self._context(plan, number)
         while True:
