@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from experiments.harness import DENSE, LONG, SHORT, Arm, Bench
+from experiments.benches import DENSE, LONG, SHORT, Bench
+from experiments.harness import Arm
 
 JOINT = {"psm": 0.5, "spm": 0.5}
 LENGTHS: dict[str, Any] = {

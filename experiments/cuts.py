@@ -10,7 +10,8 @@ ends lie.
 from benchmarks.common import run_main
 
 from experiments.arms import LENGTHS, arm
-from experiments.harness import DENSE, Experiment, Record, main
+from experiments.benches import DENSE
+from experiments.harness import Experiment, Record, main
 from experiments.measure import bits_per_byte, pool
 from experiments.tables import Column, Value, against, by_arm, ratio
 

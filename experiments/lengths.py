@@ -10,7 +10,8 @@ import itertools
 from benchmarks.common import run_main
 
 from experiments.arms import arm
-from experiments.harness import BORDERS, LONG, Experiment, Record, main
+from experiments.benches import LONG
+from experiments.harness import BORDERS, Experiment, Record, main
 from experiments.measure import pool
 from experiments.tables import Column, Value, by_arm, markdown, ratio
 

@@ -10,7 +10,8 @@ alone works in SPM, because version 2 reads as PSM with an empty prefix.
 from benchmarks.common import run_main
 
 from experiments.arms import arm
-from experiments.harness import DENSE, Experiment, Record, main
+from experiments.benches import DENSE
+from experiments.harness import Experiment, Record, main
 from experiments.measure import ORDERS, PLAIN
 from experiments.tables import Value, forced, l2r_bits, markdown, middle_bits, text
 

@@ -9,7 +9,8 @@ same text read left to right.
 from benchmarks.common import run_main
 
 from experiments.arms import arm
-from experiments.harness import SHORT, Experiment, Record, main
+from experiments.benches import SHORT
+from experiments.harness import Experiment, Record, main
 from experiments.measure import PLAIN, bits_per_byte
 from experiments.tables import Column, against, by_arm, forced, l2r_bits, markdown, middle_bits, text
 

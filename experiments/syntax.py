@@ -11,7 +11,8 @@ gaps at any byte. The store must hold syntax spans.
 from benchmarks.common import run_main
 
 from experiments.arms import arm
-from experiments.harness import LONG, Experiment, Record, main
+from experiments.benches import LONG
+from experiments.harness import Experiment, Record, main
 from experiments.lengths import law, mean, trained
 from experiments.measure import bits_per_byte, pool
 from experiments.tables import Column, Value, against, by_arm, l2r_bits, ratio

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 from experiments.arms import arm
+from experiments.benches import DENSE, LONG, SHORT
 from experiments.gaps import Category
-from experiments.harness import DENSE, LONG, SHORT, Experiment, main
+from experiments.harness import Experiment, main
 from experiments.measure import PLAIN
 from experiments.tables import Column, against, by_arm, text
 

@@ -307,8 +307,11 @@ def _runs(tokens: np.ndarray, regions: np.ndarray) -> list[Part]:
 
 
 def _join(parts: list[Part], kind: Kind) -> FimTokens:
-    tokens = np.concatenate([np.asarray(ids, dtype=np.int32) for ids, _ in parts])
-    regions = np.repeat(
-        np.array([region for _, region in parts], dtype=np.uint8), np.array([len(ids) for ids, _ in parts])
-    )
+    total = sum(len(ids) for ids, _ in parts)
+    tokens, regions, at = np.empty(total, dtype=np.int32), np.empty(total, dtype=np.uint8), 0
+    for ids, region in parts:  # filling slices costs half of joining arrays, and an example is made for every piece
+        end = at + len(ids)
+        tokens[at:end] = ids
+        regions[at:end] = region
+        at = end
     return FimTokens(tokens, regions, kind)

@@ -43,6 +43,8 @@ class Marks:
         """[V] whether a token's first byte is one of a word."""
         self.closes = np.zeros(len(lengths), dtype=bool)
         """[V] whether a token's last byte is one of a word."""
+        self.ascii = bytes(np.logical_not(_any_above_ascii(data, firsts, held, len(lengths))))
+        """[V] whether a token has ASCII characters alone, so that every place in it is between characters."""
         self.opens[held], self.closes[held] = word[firsts], word[ends - 1]
 
     def line_starts(self, ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -61,6 +63,12 @@ class Marks:
         at_first = self.opens[ids]
         at_first[1:] &= ~self.closes[ids[:-1]]
         return np.cumsum(self.words.counts[ids] + at_first), at_first
+
+
+def _any_above_ascii(data: np.ndarray, firsts: np.ndarray, held: np.ndarray, size: int) -> np.ndarray:
+    above = np.zeros(size, dtype=bool)
+    above[held[np.searchsorted(firsts, np.flatnonzero(data >= 0x80), side="right") - 1]] = True
+    return above
 
 
 class _Places:

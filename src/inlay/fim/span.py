@@ -99,7 +99,7 @@ class TextView:
 
     def align(self, position: int) -> int:
         """The nearest character boundary at or before a byte position."""
-        if not 0 < position < self.size:
+        if not 0 < position < self.size or self._is_ascii(position):
             return position
         near = self.window(max(0, position - 3), position + 1)
         while near and near[-1] & 0xC0 == 0x80:  # a character has four bytes at most
@@ -108,13 +108,17 @@ class TextView:
 
     def align_up(self, position: int) -> int:
         """The nearest character boundary at or behind a byte position."""
-        if not 0 < position < self.size:
+        if not 0 < position < self.size or self._is_ascii(position):
             return position
         for byte in self.window(position, min(self.size, position + 4)):
             if byte & 0xC0 != 0x80:
                 break
             position += 1
         return position
+
+    def _is_ascii(self, position: int) -> bool:
+        """Whether the token that holds this byte has ASCII characters alone: nearly always, and quickly known."""
+        return bool(marks_of(self.tokenizer).ascii[self.tokens[self.token_at(position)]])
 
     def token_at(self, position: int) -> int:
         """The index of the token that holds the byte at `position`."""

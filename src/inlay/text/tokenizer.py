@@ -183,7 +183,9 @@ class Tokenizer:
         """Ids of `text`; never a special id. Raises BadInput on a lone surrogate, which no UTF-8 text can hold, and on
         a character that a foreign vocabulary has no bytes for.
         """
-        return self.encode_array(text).tolist()
+        if self._fast is None or not text.isascii():
+            return self.encode_array(text).tolist()
+        return self._fast.encode_ordinary(text)  # for a few characters half the price of an array
 
     def encode_array(self, text: str) -> np.ndarray:
         """Ids of `text` as uint32 [T], without a list in between."""
