@@ -2,8 +2,8 @@
 
 One core, the `python` source, context 2,048, rate 0.75. All contenders make the very same examples: where to cut is
 drawn by ours beforehand and handed to the others for nothing, fitting and rendering are the same code, and every
-example is compared before anything is timed. What differs is how ids are got. `hf` is the `tokenizers` library, as nearly
-every training code has it; `tiktoken` the same merges in the faster encoder.
+example is compared before anything is timed. What differs is how ids are got. `hf` is the `tokenizers` library, as
+nearly every training code has it; `tiktoken` the same merges in the faster encoder.
 
 Two corpora of rows: `chunks`, one example a row as other codes have it, and `pieces`, several examples of log-uniform
 length a row, which is our default. `rows` is the loader's whole work for a row: the transform, and arrays with targets,

@@ -15,6 +15,8 @@ from experiments.harness import Experiment, Record, main
 from experiments.measure import ORDERS, PLAIN
 from experiments.tables import Value, forced, l2r_bits, markdown, middle_bits, text
 
+UNITS = {"token": "token borders", "inside": "inside tokens", "line": "lines"}
+"""By place of the cut: PSM reads version 2 as one long middle, in which no token is ever split."""
 ARMS = (
     arm("psm", DENSE, orders={"psm": 1.0}),
     arm("spm", DENSE, orders={"spm": 1.0}),
@@ -33,16 +35,14 @@ def tables(found: dict[str, list[Record]]) -> str:
         ]
         return markdown([title, *value], rows)
 
-    return "\n\n".join(
-        [
-            matrix("middle, bits per byte", {order: middle_bits(order) for order in (*ORDERS, PLAIN)}, 3),
-            matrix("middle's first token, nats", {order: forced(order, "", "first_nats") for order in ORDERS}, 2),
-            matrix("first token right", {order: forced(order, "", "first_right") for order in ORDERS}, 1, True),
-            matrix("terminator, nats", {order: forced(order, "", "end_nats") for order in ORDERS}, 2),
-            matrix("stops right", {order: forced(order, "", "right") for order in ORDERS}, 1, True),
-            matrix("left to right", {"bits per byte": l2r_bits}, 3),
+    parts = []
+    for unit, title in UNITS.items():
+        parts += [
+            matrix(f"middle bits per byte, {title}", {o: middle_bits(o, unit) for o in (*ORDERS, PLAIN)}, 3),
+            matrix(f"first token right, {title}", {o: forced(o, unit, "first_right") for o in ORDERS}, 1, True),
+            matrix(f"stops right, {title}", {o: forced(o, unit, "right") for o in ORDERS}, 1, True),
         ]
-    )
+    return "\n\n".join([*parts, matrix("left to right", {"bits per byte": l2r_bits}, 3)])
 
 
 EXPERIMENT = Experiment("orders", "trained in one order, judged in another", ARMS, tables, tokens=2_000_000)

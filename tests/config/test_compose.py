@@ -212,3 +212,11 @@ def test_load_yaml_refuses_in_one_line(tmp_path: Path, content: bytes | None, me
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError):
         load_yaml(tmp_path)
+
+
+def test_a_mapping_given_whole_replaces_what_is_there() -> None:
+    """Hydra joins the two, so that `fim.orders={spm_v2: 1}` would leave PSM and SPM in the mixture."""
+    overrides = ["train.steps=1", "data.path=store", "fim.orders={spm_v2: 1.0}"]
+    composed = compose("train", overrides)
+    assert composed["fim"]["orders"] == {"spm_v2": 1.0}
+    assert apply_overrides(composed, ["fim.orders={psm: 1.0}"])["fim"]["orders"] == {"psm": 1.0}

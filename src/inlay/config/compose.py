@@ -5,6 +5,7 @@ with the full path and the nearest right name. It validates no values: that is `
 
 An override is Hydra's: `group=choice`, `key.path=value`, `+key=value` (adds), `~key` (removes). A plain value that
 Hydra's grammar cannot read (`~/code`, `/home/josé`, `a=b`) is taken as text, and a leading `~/` as the home directory.
+A mapping given whole replaces what is there (`fim.orders={psm: 1}`: no other order).
 A group is named by itself or by where it stands (`model=micro` or `run.model=micro`), and where its files are named by
 their kind, `source.kind=folder` is `source=folder`: a kind is swapped whole or not at all.
 """
@@ -48,7 +49,7 @@ def compose(config_name: str, overrides: Sequence[str] = (), *, module: str = CO
             if not _is_choice(override, groups):
                 _check_key(known, text, override, groups)
                 _set(known, text, override)
-        return _hydra_compose(config_name, [readable for _, readable, _ in parsed], resolve=True)
+        return _hydra_compose(config_name, [part for item in parsed for part in _replacing(*item[1:])], resolve=True)
 
 
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str], *, module: str = CONF_MODULE) -> dict[str, Any]:
@@ -159,6 +160,14 @@ def _parse(text: str) -> tuple[str, "Override"]:
             f"'{text}' lists several values: write {key}=[a,b] for a list, {key}=\"'a,b'\" for text with a comma"
         )
     return readable, override
+
+
+def _replacing(readable: str, override: "Override") -> list[str]:
+    """A mapping that is given whole replaces the one that is there; Hydra alone would join the two."""
+    key, equals, value = readable.partition("=")
+    if not equals or override.is_delete() or override.is_add() or override.is_force_add():
+        return [readable]
+    return [f"~{key}", f"+{key}={value}"] if isinstance(override.value(), dict) else [readable]
 
 
 def _places(loader: Any, config_name: str) -> dict[str, str]:
@@ -314,7 +323,8 @@ def _set(data: dict[str, Any], text: str, override: "Override") -> None:
         return
     value = override.value()
     old = current.get(last) if isinstance(current, dict) else None
-    current[last] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    joins = isinstance(old, dict) and isinstance(value, dict) and (override.is_add() or override.is_force_add())
+    current[last] = _merged(old, value) if joins else value
 
 
 def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
