@@ -104,19 +104,24 @@ def verify(jobs: Sequence[Job], contenders: dict[str, Common]) -> None:
                 raise InlayError(f"the examples of '{name}' differ from ours; nothing was timed")
 
 
+def contenders_of(rows: Rows) -> dict[str, Common]:
+    """The common way with both encoders. Raises InlayError when the store's tokenizer has but one."""
+    tokenizer = rows.maker.transform.format.tokenizer
+    hf, fast = tokenizer._reference, tokenizer._fast
+    if fast is None:
+        raise InlayError("this tokenizer has no tiktoken encoder to compare with; give another store")
+    return {
+        "hf": Common(rows, hf.decode, lambda text: hf.encode(text, add_special_tokens=False).ids),
+        "tiktoken": Common(rows, fast.decode, lambda text: fast.encode(text, disallowed_special=())),
+    }
+
+
 def measure(rows: Rows, count: int, rounds: int) -> dict[str, Any]:
     """Times all contenders on `count` rows. Returns rates and ratios as plain JSON types."""
     plan = rows.plan(0)
     per_row = jobs_of(rows, plan, count)
     jobs = [job for row in per_row for job in row]
-    tokenizer = rows.maker.transform.format.tokenizer
-    hf, fast = tokenizer._reference, tokenizer._fast
-    if fast is None:
-        raise InlayError("this tokenizer has no tiktoken encoder to compare with; give another store")
-    contenders = {
-        "hf": Common(rows, lambda ids: hf.decode(ids), lambda text: hf.encode(text, add_special_tokens=False).ids),
-        "tiktoken": Common(rows, fast.decode, lambda text: fast.encode(text, disallowed_special=())),
-    }
+    contenders = contenders_of(rows)
     verify(jobs, contenders)
     steps: dict[str, Callable[[], object]] = {
         name: lambda contender=contender: [contender(job) for job in jobs] for name, contender in contenders.items()
