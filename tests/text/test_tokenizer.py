@@ -250,3 +250,12 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(BadInput, match=r"cannot use tokenizer .*tokenizer.json: not JSON"):
         Tokenizer.load(tmp_path)
+
+
+def test_training_survives_runs_that_never_end() -> None:
+    """Quadratic in the longest pre-token otherwise: these would take hours."""
+    texts = ["(" * 400_000, "\n" * 400_000, "x = 1\n" * 50, "日" * 300_000]
+    tokenizer = Tokenizer.train(texts, 400)
+    for text in texts:
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert Tokenizer.train(library_texts(), 600).hash == Tokenizer.train([*library_texts(), "", " "], 600).hash
