@@ -7,6 +7,7 @@ it with this family or this length refuses when it is made.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -97,16 +98,21 @@ class Level(ABC):
         None for a window that nothing is left for (document level: the example came out shorter than was planned).
         """
 
-    def syntax(self, document: int, byte_start: int = 0, byte_stop: int | None = None) -> Syntax | None:
-        """The syntax nodes of a piece of a document; None when no strategy looks at them or nothing was parsed."""
-        if not self.transform.needs_syntax:
-            return None
-        nodes = self.split.spans(document)
-        if len(nodes) == 0:
-            return None
-        syntax = Syntax(nodes, self._span_kinds)
-        whole = byte_start == 0 and (byte_stop is None or byte_stop == int(self.split.byte_lengths[document]))
-        return syntax if whole or byte_stop is None else syntax.within(byte_start, byte_stop)
+    def syntax(self, document: int, byte_start: int = 0, byte_stop: int | None = None) -> Callable[[], Syntax | None]:
+        """Gives the syntax nodes of a piece of a document when called; None when nothing was parsed.
+
+        Reading them costs as much as a cut, and plain text and cuts at characters never look.
+        """
+
+        def read() -> Syntax | None:
+            nodes = self.split.spans(document)
+            if len(nodes) == 0:
+                return None
+            syntax = Syntax(nodes, self._span_kinds)
+            whole = byte_start == 0 and (byte_stop is None or byte_stop == int(self.split.byte_lengths[document]))
+            return syntax if whole or byte_stop is None else syntax.within(byte_start, byte_stop)
+
+        return read
 
 
 def character_start(starts_character: np.ndarray, tokens: np.ndarray, index: int) -> int:

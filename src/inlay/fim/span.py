@@ -8,6 +8,7 @@ needs: most cut without decoding the piece.
 import bisect
 import re
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -71,18 +72,25 @@ class TextView:
     """A piece of one document as the strategies see it. Its bytes are decoded only where someone looks.
 
     `tokens` [n] ids of `tokenizer`; `token_offsets` [n + 1] int64: byte offset where each of them starts, and the end.
-    `syntax` is None where the document was not parsed (or did not parse).
+    `syntax` may be given as a function, which is called when a strategy looks.
     """
 
-    def __init__(self, tokenizer: Tokenizer, tokens: np.ndarray, syntax: Syntax | None = None) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, tokens: np.ndarray, syntax: Syntax | Callable[[], Syntax | None] | None = None
+    ) -> None:
         self.tokens = tokens
-        self.syntax = syntax
+        self._syntax = syntax
         self.tokenizer = tokenizer
         self._ids = tokens.astype(np.intp)  # what numpy indexes with: tables are read by it several times
         self.token_offsets = np.zeros(len(tokens) + 1, dtype=np.int64)
         np.cumsum(tokenizer.token_lengths.take(self._ids), out=self.token_offsets[1:])
         self.size = int(self.token_offsets[-1])
         """Bytes of the piece."""
+
+    @cached_property
+    def syntax(self) -> Syntax | None:
+        """The piece's nodes; None where the document was not parsed (or did not parse)."""
+        return self._syntax() if callable(self._syntax) else self._syntax
 
     @cached_property
     def data(self) -> bytes:

@@ -7,6 +7,7 @@ trained terminator. It refuses an order that the family does not have, hints wit
 that name nothing, when it is made and not in the middle of a run.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -140,15 +141,16 @@ class Transform:
         capacity: int,
         draws: Draws,
         *,
-        syntax: Syntax | None = None,
+        syntax: Syntax | Callable[[], Syntax | None] | None = None,
         whole: bool = True,
         header: Header | None = None,
     ) -> Example:
         """One piece ([n] token ids that decode to valid UTF-8) to an example of at most `capacity` tokens.
 
-        `syntax`: nodes of the piece, None where it was not parsed. `whole`: both ends of the piece are pre-token
-        borders of its document. `header`: what stands before the example in its window, inside `capacity`. Raises
-        ValueError when `capacity` does not hold the header and what an empty example has.
+        `syntax`: nodes of the piece, None where it was not parsed; a function is called when they are looked at.
+        `whole`: both ends of the piece are pre-token borders of its document. `header`: what stands before the example
+        in its window, inside `capacity`. Raises ValueError when `capacity` does not hold the header and what an empty
+        example has.
         """
         if header is not None:
             capacity -= len(header.tokens)
@@ -172,7 +174,7 @@ class Transform:
             return None
         strategy, span, fallback = drawn
         node = None
-        if view.syntax is not None and not fallback and self.config.spans[strategy].needs_syntax:
+        if not fallback and self.config.spans[strategy].needs_syntax and view.syntax is not None:
             node = view.syntax.kind_at(*span)
         span = apply_indentation(view, span, draws, self.config.indentation)
         hints: Hints | None = None
