@@ -100,4 +100,4 @@ lock: $(STAMP_VENV)
 
 clean:
 	@rm -rf build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
-	@find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find src tests benchmarks experiments -name __pycache__ -type d -prune -exec rm -rf {} +

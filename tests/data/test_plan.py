@@ -266,7 +266,7 @@ def test_the_transform_is_given_the_syntax_of_its_piece(
         config, format, needs_syntax = real.config, real.format, True
 
         def __call__(self, tokens: np.ndarray, *arguments: Any, **options: Any) -> Any:
-            seen.append((store.tokenizer.decode_bytes(tokens.tolist()), options["syntax"]))
+            seen.append((store.tokenizer.decode_bytes(tokens.tolist()), options["syntax"]()))
             return real(tokens, *arguments, **{**options, "syntax": None})
 
     monkeypatch.setattr(rows.maker.level, "transform", Watched())
@@ -281,7 +281,17 @@ def test_the_transform_is_given_the_syntax_of_its_piece(
             inside += len(found) >= 1
     assert inside > 20
     assert any(syntax is None for _, syntax in seen)
-    watched = len(seen)
-    Watched.needs_syntax = False
-    rows.maker.examples(rows.plan(0), 0, 0)
-    assert all(syntax is None for _, syntax in seen[watched:])
+
+
+def test_syntax_is_read_only_where_a_cut_looks_at_it(store: TokenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(split: StoreSplit, index: int) -> np.ndarray:
+        raise AssertionError(f"the nodes of document {index} of {split} were read")
+
+    monkeypatch.setattr(StoreSplit, "spans", refuse)
+    characters = rows_of(store, length=128, piece=40, spans={"any": {"kind": "sized"}}, rate=1.0)
+    plain = rows_of(store, length=128, piece=40, spans={"any": {"kind": "ast_node"}}, rate=0.0)
+    for rows in (characters, plain):
+        assert rows.maker.examples(rows.plan(0), 0, 0)
+    looking = rows_of(store, length=128, piece=40, spans={"any": {"kind": "ast_node"}}, rate=1.0)
+    with pytest.raises(AssertionError, match="were read"):
+        looking.maker.examples(looking.plan(0), 0, 0)
