@@ -1,7 +1,7 @@
 """(e) Spans of the syntax tree against random ones: 90 % nodes and aligned runs with 10 % characters, characters alone,
 and aligned runs alone.
 
-2506.00204 (AST-FIM): better infilling at equal left-to-right loss; unreplicated. `reference/fim.md` asks for at least a
+2506.00204 (AST-FIM): better infilling at equal left-to-right loss; unreplicated. Re-implementations want at least a
 tenth of random spans. Judged on nodes of Python's own grammar, which the training store's parser had no part in, and on
 gaps at any byte. The store must hold syntax spans.
 
