@@ -17,6 +17,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,14 @@ from benchmarks.common import Turn, interleave, machine, open_store, ratios, run
 
 from inlay.config import InlayError, validate
 from inlay.config.compose import compose
+from inlay.data.level import pieces_of
 from inlay.data.loader import Rows
 from inlay.data.plan import Plan
 from inlay.fim.draws import Draws
 from inlay.fim.family import Order
 from inlay.fim.format import FimTokens, Kind
-from inlay.fim.transform import Example, FimConfig, fit
+from inlay.fim.span import Syntax
+from inlay.fim.transform import Example, FimConfig, Transform, fit
 
 GOAL_HF, GOAL_TIKTOKEN = 10.0, 3.0
 ORDER_OF: dict[Kind, Order] = {Kind.PSM: "psm", Kind.SPM: "spm", Kind.SPM_V2: "spm_v2"}
@@ -77,14 +80,11 @@ def jobs_of(rows: Rows, plan: Plan, count: int) -> list[list[Job]]:
     listed = []
     for number in range(min(count, plan.row_count)):
         row = []
-        for placed in rows.maker.examples(plan, 0, number):
-            tokens = rows.split.tokens(placed.document, placed.start, placed.stop)
+        for piece in pieces_of(plan, number):
+            tokens = rows.split.tokens(piece.document, piece.start, piece.stop)
+            syntax = rows.maker.level.syntax(piece.document, piece.byte_start, piece.byte_stop)
             capacity = rows.maker.length + 1
-            key = (7, placed.document, placed.start)
-
-            def call(tokens: np.ndarray = tokens, capacity: int = capacity, key: tuple[int, ...] = key) -> Example:
-                return transform(tokens, capacity, Draws(*key))
-
+            call = partial(made_of, transform, tokens, capacity, (7, piece.document, piece.start), syntax, piece.whole)
             made, cut = call(), (0, 0)
             if made.span is not None:
                 data = form.tokenizer.decode_bytes(tokens.tolist())
@@ -93,6 +93,18 @@ def jobs_of(rows: Rows, plan: Plan, count: int) -> list[list[Job]]:
             row.append(Job(call, tokens, capacity, made, cut))
         listed.append(row)
     return listed
+
+
+def made_of(
+    transform: Transform,
+    tokens: np.ndarray,
+    capacity: int,
+    key: tuple[int, ...],
+    syntax: Callable[[], Syntax | None],
+    whole: bool,
+) -> Example:
+    """Our example of one piece, as the loader asks for it."""
+    return transform(tokens, capacity, Draws(*key), syntax=syntax, whole=whole)
 
 
 def verify(jobs: Sequence[Job], contenders: dict[str, Common]) -> None:
