@@ -332,15 +332,24 @@ def test_syntax_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_failing_prepare_leaves_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pids: list[int] = []
-    real = SyntaxPool.__exit__
+    pools: list[SyntaxPool] = []
+    start, leave = SyntaxPool.start, SyntaxPool.__exit__
+
+    def started(self: SyntaxPool) -> None:
+        pools.append(self)
+        start(self)
 
     def watched(self: SyntaxPool, *error: Any) -> None:
         pids.extend(worker._process.pid for worker in self._living)
-        real(self, *error)
+        leave(self, *error)
 
     def fail(*arguments: Any, **options: Any) -> None:
+        deadline = time.monotonic() + 30.0
+        while not pools[0]._living and time.monotonic() < deadline:  # a worker starts beside the reading
+            time.sleep(0.01)
         raise InlayError("no room")
 
+    monkeypatch.setattr(SyntaxPool, "start", started)
     monkeypatch.setattr(SyntaxPool, "__exit__", watched)
     monkeypatch.setattr("inlay.text.prepare._tokenizer", fail)
     with pytest.raises(InlayError, match="no room"):
