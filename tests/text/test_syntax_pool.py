@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.text.corpus import library_texts, write_corpus
+from tests.text.test_prepare import configure
 
-from inlay.config import InlayError, validate
-from inlay.text.prepare import PrepareConfig, prepare
+from inlay.config import InlayError
+from inlay.text.prepare import prepare
 from inlay.text.syntax import ParsedSyntax, parse
 from inlay.text.syntax_grammars import GRAMMARS, Grammar
 from inlay.text.syntax_pool import Failure, ParseJob, SyntaxPool
@@ -246,18 +247,6 @@ def test_control_c_leaves_no_worker(parent: Any) -> None:
 
 
 # ---- in prepare ------------------------------------------------------------------------------------------------------
-
-
-def configure(corpus: Path, out: Path, **options: Any) -> PrepareConfig:
-    data: dict[str, Any] = {
-        "out": str(out),
-        "source": {"kind": "folder", "path": str(corpus)},
-        "tokenizer": {"kind": "bpe", "vocab_size": 320},
-        "split": {"validation_fraction": 0.2},
-        "dedup": {"near_copy_share": None},
-        **options,
-    }
-    return validate(PrepareConfig, data)
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
 from inlay.data.plan import Plan
 from inlay.fim.span import Syntax
 from inlay.fim.transform import Example, Transform
@@ -113,13 +111,3 @@ class Level(ABC):
             return syntax if whole or byte_stop is None else syntax.within(byte_start, byte_stop)
 
         return read
-
-
-def character_start(starts_character: np.ndarray, tokens: np.ndarray, index: int) -> int:
-    """The first index from `index` on at which a character starts, or the end of `tokens`.
-
-    `starts_character` [V] bool by token id.
-    """
-    while index < len(tokens) and not starts_character[tokens[index]]:
-        index += 1
-    return index

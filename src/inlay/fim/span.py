@@ -18,6 +18,7 @@ from pydantic import Field
 
 from inlay.config import Config, Registry
 from inlay.fim.draws import Draws
+from inlay.fim.length import LengthLaw
 from inlay.fim.marks import marks_of
 from inlay.text.tokenizer import Tokenizer
 
@@ -210,6 +211,14 @@ class SpanStrategy(Config):
     @abstractmethod
     def draw(self, view: TextView, draws: Draws) -> Span | None:
         """A byte span (start, end) on character boundaries, start <= end; None when the text has no such span."""
+
+
+def draw_start(view: TextView, draws: Draws, law: LengthLaw) -> tuple[int, int]:
+    """A character to start at, and the index behind the last of so many tokens of the document as `law` gives, that of
+    the start included. The view must not be empty.
+    """
+    start = view.align(draws.integer(0, view.size))
+    return start, min(view.token_at(start) + law.draw(draws), len(view.tokens))
 
 
 def draw_line(view: TextView, draws: Draws) -> tuple[int, int, int] | None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from inlay.fim.marks import marks_of
 from inlay.fim.span import TextView
 from inlay.text.pretokens import CL100K_PATTERN, GPT2_PATTERN, O200K_PATTERN, QWEN_PATTERN
 from inlay.text.tokenizer import Tokenizer
@@ -37,21 +38,14 @@ class Parts:
 
 
 class Splicer:
-    """Cuts pieces under one tokenizer. Holds two tables of V bytes and no state between calls."""
+    """Cuts pieces under one tokenizer. Holds no state between calls."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self.is_fast = tokenizer.pattern in FIRM_PATTERNS
         """False: every part is encoded whole."""
-        ends, begins = bytearray(tokenizer.vocab_size), bytearray(tokenizer.vocab_size)
-        special = frozenset(tokenizer.special.values())
-        for token, size in enumerate(tokenizer.token_lengths.tolist()):
-            if size and token not in special:
-                data = tokenizer.decode_bytes([token])
-                ends[token] = 0x21 <= data[-1] <= 0x7E
-                begins[token] = data[0] in b" \t"
-        # As bytes objects: looking up one token costs a tenth of what it costs in an array.
-        self._ends_visible, self._begins_blank = bytes(ends), bytes(begins)
+        marks = marks_of(tokenizer)
+        self._ends_visible, self._begins_blank = marks.ends_visible, marks.begins_blank
 
     def cut(self, view: TextView, a: int, b: int, whole: bool = True) -> Parts:
         """The parts before `a`, from `a` to `b`, and behind `b`.

@@ -162,7 +162,7 @@ class Transform:
             example = self._infill(view, capacity, draws, whole, header)
             if example is not None:
                 return example
-        keep = _character_start(tokens, room, self.format.starts_character)
+        keep = character_upto(tokens, room, self.format.starts_character)
         return Example(self.format.plain(tokens[:keep], header), None, None, len(tokens) - keep)
 
     def _infill(
@@ -261,15 +261,20 @@ def fit(
     excess = len(prefix) + len(suffix) - room
     if excess <= 0:
         return prefix, suffix, 0
-    head = min(excess, len(prefix))
-    while head < len(prefix) and not starts_character[prefix[head]]:
-        head += 1
-    keep = _character_start(suffix, len(suffix) - max(0, excess - head), starts_character)
+    head = character_from(prefix, min(excess, len(prefix)), starts_character)
+    keep = character_upto(suffix, len(suffix) - max(0, excess - head), starts_character)
     return prefix[head:], suffix[:keep], head + len(suffix) - keep
 
 
-def _character_start(tokens: Ids, index: int, starts_character: np.ndarray) -> int:
+def character_upto(tokens: Ids, index: int, starts_character: np.ndarray) -> int:
     """The last index up to `index` at which `tokens` may be cut without splitting a character."""
     while 0 < index < len(tokens) and not starts_character[tokens[index]]:
         index -= 1
     return min(index, len(tokens))
+
+
+def character_from(tokens: Ids, index: int, starts_character: np.ndarray) -> int:
+    """The first index from `index` on at which a character starts, or the end of `tokens`."""
+    while index < len(tokens) and not starts_character[tokens[index]]:
+        index += 1
+    return index

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from inlay.data.level import Level, Piece, Placed, Setting, character_start
+from inlay.data.level import Level, Piece, Placed, Setting
 from inlay.data.plan import LONGEST_CHARACTER, Pieces, Plan, pack
 from inlay.fim.draws import Draws
 from inlay.fim.format import FimTokens, Kind, Region
-from inlay.fim.transform import Example, Transform
+from inlay.fim.transform import Example, Transform, character_from
 
 CACHED_TOKENS = 4_000_000
 """Rendered tokens of long documents that are kept: 20 MB, so that a document is not cut again for each window."""
@@ -79,7 +79,7 @@ class DocumentLevel(Level):
         )
 
     def _border(self, row: FimTokens, index: int) -> int:
-        return character_start(self.form.starts_character, row.tokens, max(1, index))
+        return character_from(row.tokens, max(1, index), self.form.starts_character)
 
     def _stream(self, document: int, epoch: int, capacity: int) -> Example:
         """The rendered document, from the cache or made anew; both are the same."""

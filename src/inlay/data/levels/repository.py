@@ -23,12 +23,12 @@ from itertools import chain
 import numpy as np
 
 from inlay.config import BadInput
-from inlay.data.level import Level, Piece, Placed, Setting, character_start
+from inlay.data.level import Level, Piece, Placed, Setting
 from inlay.data.plan import Context, Pieces, Plan, chunk_document, pack
 from inlay.data.related import Paths, imported
 from inlay.fim.draws import Draws, permutation
 from inlay.fim.format import Region
-from inlay.fim.transform import Transform
+from inlay.fim.transform import Transform, character_from
 from inlay.text.store import DocumentInfo
 
 SERVED_NAMES = ("myproject", "filename")
@@ -197,7 +197,7 @@ class RepositoryLevel(Level):
     def _less(self, files: list[tuple[int, np.ndarray]], tokens: int) -> list[tuple[int, np.ndarray]]:
         """The context without at least so many tokens at its front."""
         (document, ids), *rest = files
-        keep = character_start(self.form.starts_character, ids, tokens)
+        keep = character_from(ids, tokens, self.form.starts_character)
         return [(document, ids[keep:]), *rest] if keep < len(ids) else rest
 
     def _unfit(self, info: DocumentInfo) -> bool:

@@ -5,7 +5,7 @@ from typing import Literal
 from inlay.fim.draws import Draws
 from inlay.fim.length import lengths
 from inlay.fim.lengths.log_uniform import LogUniform
-from inlay.fim.span import Span, SpanStrategy, TextView, strategies
+from inlay.fim.span import Span, SpanStrategy, TextView, draw_start, strategies
 
 
 @strategies.register
@@ -17,10 +17,8 @@ class TokenSpan(SpanStrategy):
     """Law of the middle's length in tokens of the document."""
 
     def draw(self, view: TextView, draws: Draws) -> Span | None:
-        size = view.size
-        if size == 0:
+        if view.size == 0:
             return None
-        start = view.align(draws.integer(0, size))
-        last = min(view.token_at(start) + self.length.draw(draws), len(view.token_offsets) - 1)
+        start, last = draw_start(view, draws, self.length)
         # A token may end inside a character; the cut may not.
         return start, view.align_up(int(view.token_offsets[last]))
