@@ -30,6 +30,7 @@ from inlay.config import BadInput
 from inlay.config.base import nearest
 from inlay.fim.example import KIND_OF_ORDER, FimTokens, Header, Hints, Ids, Kind, Part, Region, Repository
 from inlay.fim.family import ORDERS, Family, Order, all_families, load_family
+from inlay.fim.marks import marks_of
 from inlay.fim.restore import restore_example, restore_ids, restore_repository
 from inlay.text.tokenizer import Tokenizer
 
@@ -70,11 +71,7 @@ class FimFormat:
         # A control token inside a middle is never text: it ends a completion as well, named apart from the terminator.
         hints = {token for token in (self.hint_start, self.hint_end) if token is not None}
         self.stop_ids: frozenset[int] = frozenset({*ids.values(), *hints})
-        # A vocabulary may have holes: ids that no token has.
-        first = [
-            tokenizer.decode_bytes([token] if size else [])[:1] for token, size in enumerate(tokenizer.token_lengths)
-        ]
-        self.starts_character = np.array([not byte or byte[0] & 0xC0 != 0x80 for byte in first])
+        self.starts_character = marks_of(tokenizer).starts_character
         """[V] bool: whether a token starts on a character boundary, so that text may be cut before it."""
         self.OVERHEAD = max(self.overhead(order) for order in family.orders)
 

@@ -43,6 +43,10 @@ class Marks:
         """[V] whether a token's first byte is one of a word."""
         self.closes = np.zeros(len(lengths), dtype=bool)
         """[V] whether a token's last byte is one of a word."""
+        # A vocabulary may have holes, ids that no token has: nothing is split there.
+        self.starts_character = np.ones(len(lengths), dtype=bool)
+        """[V] whether a token starts on a character boundary."""
+        self.starts_character[held] = data[firsts] & 0xC0 != 0x80
         # As bytes objects: looking up one token costs a tenth of what it costs in an array.
         self.ends_visible = _flags(held, (data[ends - 1] >= 0x21) & (data[ends - 1] <= 0x7E), len(lengths))
         """[V] whether a token's last byte is a visible ASCII character."""
