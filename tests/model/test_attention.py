@@ -8,8 +8,8 @@ from tests.model.shapes import tiny
 from torch.nn import functional
 
 from inlay.config import ConfigError
+from inlay.model.attend import attend
 from inlay.model.masks import cache_mask, document_mask
-from inlay.model.mixers.attention import attend
 from inlay.model.parts import RMSNorm, rotate, rotation
 
 documents = st.lists(st.integers(1, 7), min_size=1, max_size=5)
@@ -40,7 +40,7 @@ def test_a_window_counts_its_own_key() -> None:
 def test_cache_mask_is_its_definition(starts: list[int], window: int | None) -> None:
     positions = torch.tensor(starts)[:, None] + torch.arange(3)
     seen = int(positions.max()) + 1
-    mask = cache_mask(positions, seen, window, torch.bfloat16)
+    mask = cache_mask(positions, positions[:, -1] + 1, 40, seen, window, torch.bfloat16)
     assert mask.shape == (len(starts), 1, 3, seen)
     assert mask.dtype == torch.bfloat16
     for row, start in enumerate(starts):
@@ -48,6 +48,22 @@ def test_cache_mask_is_its_definition(starts: list[int], window: int | None) -> 
             for slot in range(seen):
                 distance = start + query - slot
                 visible = distance >= 0 and (window is None or distance < window)
+                assert mask[row, 0, query, slot].item() == (0.0 if visible else -math.inf)
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=4), st.integers(1, 5), st.integers(3, 9))
+def test_cache_mask_of_a_ring_is_its_definition(starts: list[int], window: int, rollback: int) -> None:
+    """A ring of window + rollback slots, written position by position: each slot holds what was written to it last."""
+    positions = torch.tensor(starts)[:, None] + torch.arange(3)
+    slots = window + rollback
+    seen = min(slots, int(positions.max()) + 1)
+    mask = cache_mask(positions, positions[:, -1] + 1, slots, seen, window, torch.float32)
+    for row, start in enumerate(starts):
+        content = {position % slots: position for position in range(start + 3)}
+        for query in range(3):
+            for slot in range(seen):
+                distance = start + query - content[slot] if slot in content else -1
+                visible = 0 <= distance < window
                 assert mask[row, 0, query, slot].item() == (0.0 if visible else -math.inf)
 
 
@@ -61,7 +77,8 @@ def test_attend_equals_scaled_dot_product_attention(heads: int, groups: int, key
     if keys == 12:
         mask = document_mask(torch.cat([positions_of([5, 7]), positions_of([12])]), None, torch.float32)
     else:
-        mask = cache_mask(torch.stack([torch.arange(8, 20), torch.arange(12)]), keys, None, torch.float32)
+        positions = torch.stack([torch.arange(8, 20), torch.arange(12)])
+        mask = cache_mask(positions, positions[:, -1] + 1, keys, keys, None, torch.float32)
     seed = torch.randn(query.shape, generator=generator)
     results = []
     for function in (

@@ -68,7 +68,7 @@ def test_cache_bytes_equal_the_allocated_cache(dtype: torch.dtype) -> None:
     model = tiny_model(config)
     model.compute_dtype = dtype
     cache = model.new_cache(3, 10)
-    allocated = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    allocated = sum(tensor.nbytes for layer in cache.layers for tensor in layer.tensors)
     per_token = sum(block.mixer.cache_bytes(dtype.itemsize) for block in model.blocks)
     assert allocated == 3 * (10 + 1) * per_token  # one more slot takes what padding writes
     if dtype == torch.bfloat16:

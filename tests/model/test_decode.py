@@ -107,6 +107,6 @@ def test_decode_in_bfloat16_is_close(row: tuple[Tensor, Tensor]) -> None:
     narrow = tiny_model(tiny(4, 2, rope_theta=500_000.0)).eval().requires_grad_(False)
     narrow.compute_dtype = torch.bfloat16
     cache = narrow.new_cache(1, LENGTH)
-    assert cache.layers[0].keys.dtype == torch.bfloat16
+    assert cache.layers[0].tensors[0].dtype == torch.bfloat16
     found = feed(narrow, cache, tokens, 0, 64).float()
     assert (found - expected).pow(2).mean().sqrt() < 0.03 * expected.pow(2).mean().sqrt()

@@ -79,10 +79,10 @@ def test_bfloat16_forward_is_close_to_float32() -> None:
 
 def test_layout_repeats_the_pattern() -> None:
     block = tiny().blocks["full"].to_dict()
-    config = tiny(layers=5, blocks={"a": block, "b": block}, pattern=["a", "a", "b"])
+    config = tiny(layers=6, blocks={"a": block, "b": block}, pattern=["a", "a", "b"])
     layers = resolve(config)
-    assert [layer.name for layer in layers] == ["a", "a", "b", "a", "a"]
-    assert [layer.index for layer in layers] == list(range(5))
+    assert [layer.name for layer in layers] == ["a", "a", "b", "a", "a", "b"]
+    assert [layer.index for layer in layers] == list(range(6))
     assert all(layer.kv_from is None for layer in layers)
 
 
@@ -93,3 +93,5 @@ def test_a_pattern_of_unknown_blocks_is_refused() -> None:
         validate(ModelConfig, {**tiny().to_dict(), "widht": 3})
     with pytest.raises(ConfigError, match="pattern"):
         tiny(pattern=[])
+    with pytest.raises(ConfigError, match="layers 3 is not a multiple of the pattern's 2 blocks"):
+        tiny(layers=3, pattern=["full", "full"])

@@ -21,6 +21,7 @@ from inlay.config import BadInput
 from inlay.infer.detokenise import Text, detokenise
 from inlay.infer.open import Opened
 from inlay.infer.sampling import SamplingConfig, choose
+from inlay.model.cache import ROLLBACK
 
 Stopped = Literal["eot", "sentinel", "limit", "deadline"]
 """Why a completion ended: its terminator; another stop id of the format; the token budget; the time budget."""
@@ -119,18 +120,20 @@ class Engine:
             rows = [_Row(index) for index in indices]
             batch = [prompts[index] for index in indices]
             goals = [references[index] for index in indices] if references is not None else None
-            longest = max(map(len, batch)) + max(max_tokens, max(map(len, goals)) if goals else 0) + 1
+            scored = max(map(len, goals)) if goals else 0
+            longest = max(map(len, batch)) + max(max_tokens, scored) + 1
             with torch.inference_mode():
-                cache = self.new_cache(len(rows), longest)
+                # What is scored is taken back again.
+                cache = self.new_cache(len(rows), longest, max(ROLLBACK, scored))
                 logits = self.prefill(cache, batch)
                 if goals is not None:
                     for row, scored in zip(rows, self._score(cache, logits, batch, goals), strict=True):
                         row.reference_logprobs = scored
                 yield from self._decode(cache, logits, rows, max_tokens, sampling, deadline)
 
-    def new_cache(self, rows: int, capacity: int) -> Any:
-        """An empty K/V cache for `rows` rows of up to `capacity` tokens each."""
-        return self.opened.model.new_cache(rows, capacity)
+    def new_cache(self, rows: int, capacity: int, rollback: int = ROLLBACK) -> Any:
+        """An empty K/V cache for `rows` rows of up to `capacity` tokens each, of which `rollback` can be taken back."""
+        return self.opened.model.new_cache(rows, capacity, rollback)
 
     def prefill(self, cache: Any, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         """Appends each prompt to its row of the cache; returns the logits after its last token, [B, V] fp32."""

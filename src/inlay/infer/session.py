@@ -48,7 +48,8 @@ class Session:
         # Until this call has ended well the cache is worth nothing beyond `kept`.
         self._ids = ids[:kept]
         with torch.inference_mode():
-            self._cache.truncate(torch.tensor([kept], device=self._cache.lengths.device))
+            # A ring may have forgotten what stands there: then all is computed again.
+            kept = int(self._cache.truncate(torch.tensor([kept], device=self._cache.lengths.device))[0])
             logits = self.engine.prefill(self._cache, [ids[kept:]])
         generation = self.engine.continue_row(self._cache, logits, max_tokens, sampling, deadline)
         self._ids = [*ids, *generation.ids][: int(self._cache.lengths[0])]

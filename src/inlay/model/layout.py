@@ -17,5 +17,8 @@ class LayerSpec:
 
 def resolve(config: ModelConfig) -> tuple[LayerSpec, ...]:
     """The layers of a model in order."""
-    names = [config.pattern[index % len(config.pattern)] for index in range(config.layers)]
-    return tuple(LayerSpec(index, name, config.blocks[name], None) for index, name in enumerate(names))
+    owners = config.kv_share.owners(config.names)
+    return tuple(
+        LayerSpec(index, name, config.blocks[name], owner)
+        for index, (name, owner) in enumerate(zip(config.names, owners, strict=True))
+    )

@@ -7,8 +7,10 @@ visible from query t iff start(t) <= s <= t, and t - s < W under a window of W k
 import torch
 from torch import Tensor
 
+Mask = Tensor
 
-def document_mask(positions: Tensor, window: int | None, dtype: torch.dtype) -> Tensor:
+
+def document_mask(positions: Tensor, window: int | None, dtype: torch.dtype) -> Mask:
     """Additive mask [B, 1, T, T] for packed rows: 0 where key s is visible from query t, -inf elsewhere."""
     slots = torch.arange(positions.shape[1], device=positions.device)
     start = slots - positions
@@ -18,12 +20,19 @@ def document_mask(positions: Tensor, window: int | None, dtype: torch.dtype) -> 
     return _additive(visible, dtype)
 
 
-def cache_mask(positions: Tensor, seen: int, window: int | None, dtype: torch.dtype) -> Tensor:
-    """Additive mask [B, 1, T, S] for decoding: cache slot s holds position s of its row, `seen` slots are looked at."""
-    slots = torch.arange(seen, device=positions.device)
-    visible = slots[None, None, :] <= positions[:, :, None]
+def cache_mask(
+    positions: Tensor, lengths: Tensor, slots: int, seen: int, window: int | None, dtype: torch.dtype
+) -> Mask:
+    """Additive mask [B, 1, T, S] for decoding positions [B, T] over the first `seen` of a cache's `slots`.
+
+    Position p of a row lies in slot p mod `slots`, and `lengths` [B] positions have been written, so slot s holds the
+    newest position that is congruent to it.
+    """
+    newest = lengths[:, None] - 1
+    held = newest - (newest - torch.arange(seen, device=positions.device)[None]) % slots  # [B, S]
+    visible = (held >= 0)[:, None] & (held[:, None] <= positions[:, :, None])
     if window is not None:
-        visible &= positions[:, :, None] - slots[None, None, :] < window
+        visible &= positions[:, :, None] - held[:, None] < window
     return _additive(visible, dtype)
 
 

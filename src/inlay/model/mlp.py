@@ -1,6 +1,7 @@
 """The contract of a position-wise network. One file a kind in `inlay.model.mlps`."""
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,11 @@ class MLPConfig(Config):
 
 class MLP(nn.Module):
     """Maps every position alone: [..., d] to [..., d]."""
+
+    HF: ClassVar[dict[str, str]] = {}
+    """Our submodule to its usual name inside a Hugging Face layer, without `.weight` or `.bias`."""
+    GGUF: ClassVar[dict[str, str]] = {}
+    """The same inside a GGUF block (`blk.N.`)."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

@@ -24,19 +24,20 @@ class LayerCount:
     mlp: str
     parameters: int
     flops: float
-    cache_bytes: int
+    cache_bytes: float
 
 
 @dataclass(frozen=True)
 class ModelCount:
-    """A whole model. FLOPs are of the forward pass per token at a full context; K/V bytes are in bf16."""
+    """A whole model. FLOPs are of the forward pass per token at a full context; K/V bytes are per token of that context, in
+    bf16."""
 
     layers: tuple[LayerCount, ...]
     embedding: int
     head: int
     parameters: int
     flops: float
-    cache_bytes: int
+    cache_bytes: float
 
     @property
     def non_embedding(self) -> int:
@@ -50,11 +51,14 @@ def count(config: ModelConfig, vocab_size: int, context: int) -> ModelCount:
         model = Transformer(config, vocab_size)
     layers = []
     for spec, block in zip(model.layout, model.layers, strict=True):
-        visible = _visible(context, spec.block.mixer.window)
+        mixer = spec.block.mixer
+        visible = _visible(context, mixer.reach)
         flops = _matrix_flops(block) + block.mixer.score_flops(visible)
         size = sum(parameter.numel() for parameter in block.parameters())
-        kinds = (spec.block.mixer.kind, spec.block.mlp.kind)
-        cache_bytes = block.mixer.cache_bytes(2) if spec.kv_from is None else 0
+        kinds = (mixer.kind, spec.block.mlp.kind)
+        # A ring holds its memory, not the context: its share of a token's bytes.
+        held = context if mixer.memory is None else min(mixer.memory, context)
+        cache_bytes = block.mixer.cache_bytes(2) * held / context
         layers.append(LayerCount(spec.index, spec.name, *kinds, size, flops, cache_bytes))
     head = 0 if model.head is None else model.head.weight.numel()
     return ModelCount(
@@ -92,13 +96,13 @@ def print_table(preset: str, overrides: list[str], vocab_size: int = 8192, conte
     for column in ("parameters", "forward\nMFLOP/token", "K/V bytes\n/token"):
         table.add_column(column, justify="right", no_wrap=True)
     for layer in counted.layers:
-        numbers = (f"{layer.parameters:,}", f"{layer.flops / 1e6:.2f}", f"{layer.cache_bytes:,}")
+        numbers = (f"{layer.parameters:,}", f"{layer.flops / 1e6:.2f}", f"{layer.cache_bytes:,.0f}")
         table.add_row(str(layer.index), layer.block, layer.mixer, layer.mlp, *numbers)
     table.add_section()
     ends = "embedding + head" if counted.head else "embedding"
     head_flops = 2e-6 * (counted.head or counted.embedding)
     table.add_row("", ends, "", "", f"{counted.embedding + counted.head:,}", f"{head_flops:.2f}", "")
-    totals = (f"{counted.parameters:,}", f"{counted.flops / 1e6:.2f}", f"{counted.cache_bytes:,}")
+    totals = (f"{counted.parameters:,}", f"{counted.flops / 1e6:.2f}", f"{counted.cache_bytes:,.0f}")
     table.add_row("", "all", "", "", *totals)
     console = Console()
     console.print(table)

@@ -6,17 +6,19 @@ Legend: B rows, T positions, d channels, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
+from inlay.model.cache import ROLLBACK, Cache
 from inlay.model.config import ModelConfig
 from inlay.model.layout import LayerSpec, resolve
 from inlay.model.masks import cache_mask, document_mask
 from inlay.model.mixer import Context, KeyValue, LayerCache
-from inlay.model.parts import RMSNorm, rotation
+from inlay.model.parts import Rotation, make_norm, rotation
 
 BlockCall = Callable[[Tensor, Context, KeyValue | None], tuple[Tensor, KeyValue | None]]
 
@@ -26,9 +28,9 @@ class Block(nn.Module):
 
     def __init__(self, spec: LayerSpec, config: ModelConfig) -> None:
         super().__init__()
-        self.mixer_norm = RMSNorm(config.width, config.norm_eps)
-        self.mixer = spec.block.mixer.build(config.width, config.norm_eps)
-        self.mlp_norm = RMSNorm(config.width, config.norm_eps)
+        self.mixer_norm = make_norm(config.norm, config.width, config.norm_eps)
+        self.mixer = spec.block.mixer.build(config.width, config.norm_eps, owns_kv=spec.kv_from is None)
+        self.mlp_norm = make_norm(config.norm, config.width, config.norm_eps)
         self.mlp = spec.block.mlp.build(config.width)
 
     def forward(self, x: Tensor, context: Context, shared: KeyValue | None) -> tuple[Tensor, KeyValue | None]:
@@ -36,31 +38,13 @@ class Block(nn.Module):
         x = x + mixed
         return x + self.mlp(self.mlp_norm(x)), owned
 
-    def decode(self, x: Tensor, context: Context, slots: Tensor, cache: LayerCache) -> Tensor:
+    def decode(
+        self, x: Tensor, context: Context, cache: LayerCache | None, shared: KeyValue | None
+    ) -> tuple[Tensor, KeyValue | None]:
         """As forward, for new positions on top of a cache."""
-        x = x + self.mixer.decode(self.mixer_norm(x), context, slots, cache)
-        return x + self.mlp(self.mlp_norm(x))
-
-
-@dataclass
-class Cache:
-    """Decode state of all layers. `lengths` [B] int64: positions held by each row."""
-
-    layers: list[LayerCache]
-    lengths: Tensor
-    capacity: int
-    seen: int = field(default=0)
-    """No row holds more positions than this; keeps attention off the unused part without a device round trip."""
-
-    def truncate(self, lengths: Tensor) -> None:
-        """Forgets what lies behind `lengths` [B]: later writes replace it, and masks hide it until then."""
-        self.lengths = torch.minimum(self.lengths, lengths.to(self.lengths))
-        self.seen = int(self.lengths.max()) if len(self.lengths) else 0
-
-    def select(self, rows: Tensor) -> "Cache":
-        """A cache of the given rows [b] only, in that order."""
-        layers = [LayerCache(layer.keys[rows], layer.values[rows]) for layer in self.layers]
-        return Cache(layers, self.lengths[rows], self.capacity, self.seen)
+        mixed, owned = self.mixer.decode(self.mixer_norm(x), context, cache, shared)
+        x = x + mixed
+        return x + self.mlp(self.mlp_norm(x)), owned
 
 
 class Transformer(nn.Module):
@@ -71,10 +55,12 @@ class Transformer(nn.Module):
         self.config = config
         self.vocab_size = vocab_size
         self.compute_dtype = torch.float32
+        self.activation_checkpointing = False
+        """Training keeps only the input of each block and computes the rest again in the backward pass."""
         self.layout = resolve(config)
         self.embedding = nn.Embedding(vocab_size, config.width)
         self.blocks = nn.ModuleList(Block(spec, config) for spec in self.layout)
-        self.final_norm = RMSNorm(config.width, config.norm_eps)
+        self.final_norm = make_norm(config.norm, config.width, config.norm_eps)
         self.head = None if config.tie_embeddings else nn.Linear(config.width, vocab_size, bias=False)
 
     @property
@@ -87,31 +73,61 @@ class Transformer(nn.Module):
         """The output matrix [V, d]."""
         return self.embedding.weight if self.head is None else self.head.weight
 
-    def forward(self, tokens: Tensor, positions: Tensor, blocks: Sequence[BlockCall] | None = None) -> Tensor:
+    def context(self, positions: Tensor) -> Context:
+        """What positions [B, T] of packed rows (they restart at 0 per document) imply for all layers."""
+        if not self.config.document_masks:
+            positions = torch.arange(positions.shape[1], device=positions.device).expand_as(positions)
+        masks = {reach: document_mask(positions, reach, self.compute_dtype) for reach in self._reaches()}
+        return Context(positions, masks, self._rotations(positions))
+
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        blocks: Sequence[BlockCall] | None = None,
+        context: Context | None = None,
+    ) -> Tensor:
         """Packed rows: tokens, positions [B, T] int64 (positions restart at 0 per document) to hidden [B, T, d].
 
         `blocks` may be compiled versions of `self.blocks`: compiling block by block makes one graph for all layers, a
-        third of the compile time of the whole model at equal speed.
+        third of the compile time of the whole model at equal speed. `context` is that of `positions`, when the caller
+        has it already.
         """
-        dtype = self.compute_dtype
-        masks = {window: document_mask(positions, window, dtype) for window in self._windows()}
-        context = Context(masks, self._rotations(positions))
-        x = self.embedding(tokens).to(dtype)
+        context = context or self.context(positions)
+        x = self.embedding(tokens).to(self.compute_dtype)
         owned: dict[int, KeyValue | None] = {}
         for spec, block in zip(self.layout, blocks or self.blocks, strict=True):
             shared = None if spec.kv_from is None else owned[spec.kv_from]
-            x, owned[spec.index] = block(x, context, shared)
+            x, owned[spec.index] = self.run_block(block, x, context, shared)
         return self.final_norm(x)
+
+    def run_block(
+        self, block: BlockCall, x: Tensor, context: Context, shared: KeyValue | None
+    ) -> tuple[Tensor, KeyValue | None]:
+        """One block, with its activations kept or computed again in the backward pass."""
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            # Not re-entrant: K/V that layers share are then ordinary graph inputs, and get their gradients.
+            return checkpoint(block, x, context, shared, use_reentrant=False)  # type: ignore[return-value]
+        return block(x, context, shared)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [..., d] to fp32 logits [..., V]."""
-        return torch.nn.functional.linear(hidden, self.head_weight.to(hidden.dtype)).float()
+        logits = functional.linear(hidden, self.head_weight.to(hidden.dtype)).float()
+        cap = self.config.head_softcap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
-    def new_cache(self, batch: int, capacity: int) -> Cache:
-        """An empty cache for `batch` rows of up to `capacity` positions."""
+    def new_cache(self, batch: int, capacity: int, rollback: int = ROLLBACK) -> Cache:
+        """An empty cache for `batch` rows of up to `capacity` positions, of which `rollback` can be taken back."""
         device = self.embedding.weight.device
-        layers = [block.mixer.new_cache(batch, capacity, device, self.compute_dtype) for block in self.layers]
-        return Cache(layers, torch.zeros(batch, dtype=torch.int64, device=device), capacity)
+        memories = {spec.block.mixer.memory for spec in self.layout}
+        sizes = {memory: capacity if memory is None else min(capacity, memory + rollback) for memory in memories}
+        layers = [
+            block.mixer.new_cache(batch, sizes[spec.block.mixer.memory], device, self.compute_dtype)
+            if spec.kv_from is None
+            else None
+            for spec, block in zip(self.layout, self.layers, strict=True)
+        ]
+        return Cache(layers, torch.zeros(batch, dtype=torch.int64, device=device), capacity, sizes, rollback)
 
     def decode(self, tokens: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """New tokens, positions [B, T] on top of `cache` (extended in place) to hidden [B, T, d].
@@ -119,21 +135,31 @@ class Transformer(nn.Module):
         Position -1 marks padding: it is written nowhere that is read, and its output means nothing. Each row's other
         positions must continue its cache. Raises ValueError beyond the cache's capacity.
         """
-        newest = int(positions.max()) + 1
-        if newest > cache.capacity:
-            raise ValueError(f"position {newest - 1} does not fit a cache of {cache.capacity}")
-        cache.seen = max(cache.seen, newest)
-        cache.lengths = torch.maximum(cache.lengths, positions.amax(dim=1) + 1)
-        slots = torch.where(positions < 0, cache.capacity, positions)
+        most = cache.rollback + 1
+        if tokens.shape[1] > most and cache.has_rings:  # else a ring would lose what the first of them still need
+            parts = zip(tokens.split(most, dim=1), positions.split(most, dim=1), strict=True)
+            return torch.cat([self.decode(*part, cache) for part in parts], dim=1)
+        cache.extend(positions)
+        context = self._decode_context(positions, cache)
+        x = self.embedding(tokens).to(self.compute_dtype)
+        owned: dict[int, KeyValue | None] = {}
+        for spec, block, layer in zip(self.layout, self.layers, cache.layers, strict=True):
+            shared = None if spec.kv_from is None else owned[spec.kv_from]
+            x, owned[spec.index] = block.decode(x, context, layer, shared)
+        return self.final_norm(x)
+
+    def _decode_context(self, positions: Tensor, cache: Cache) -> Context:
+        slots = {memory: torch.where(positions < 0, size, positions % size) for memory, size in cache.sizes.items()}
         # Padding looks at slot 0 so that its softmax is defined.
         visible = positions.clamp(min=0)
-        dtype = self.compute_dtype
-        masks = {window: cache_mask(visible, cache.seen, window, dtype) for window in self._windows()}
-        context = Context(masks, self._rotations(visible))
-        x = self.embedding(tokens).to(dtype)
-        for block, layer in zip(self.layers, cache.layers, strict=True):
-            x = block.decode(x, context, slots, layer)
-        return self.final_norm(x)
+        masks = {}
+        for spec in self.layout:
+            mixer = spec.block.mixer
+            if mixer.masked and mixer.reach not in masks:
+                size = cache.sizes[mixer.memory]
+                seen = min(cache.seen, size)
+                masks[mixer.reach] = cache_mask(visible, cache.lengths, size, seen, mixer.reach, self.compute_dtype)
+        return Context(visible, masks, self._rotations(visible), slots)
 
     def initialise(self, seed: int) -> None:
         """Draws all weights from `seed`: the same on every device and under every sharding."""
@@ -147,10 +173,10 @@ class Transformer(nn.Module):
         if self.head is not None:
             nn.init.normal_(self.head.weight, std=self.config.embedding_std, generator=generator)
 
-    def _windows(self) -> set[int | None]:
-        return {spec.block.mixer.window for spec in self.layout}
+    def _reaches(self) -> set[int | None]:
+        return {spec.block.mixer.reach for spec in self.layout if spec.block.mixer.masked}
 
-    def _rotations(self, positions: Tensor) -> dict[tuple[float, int], tuple[Tensor, Tensor]]:
+    def _rotations(self, positions: Tensor) -> dict[Rotation, tuple[Tensor, Tensor]]:
         wanted = {spec.block.mixer.rotation for spec in self.layout} - {None}
         return {key: rotation(positions, *key) for key in wanted if key is not None}
 

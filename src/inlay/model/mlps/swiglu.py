@@ -1,10 +1,10 @@
 """SwiGLU (2002.05202): down(silu(gate(x)) * up(x))."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from inlay.model.mlp import MLP, MLPConfig, mlps
@@ -26,6 +26,9 @@ class SwiGLUConfig(MLPConfig):
 class SwiGLU(MLP):
     """The module of SwiGLUConfig."""
 
+    HF: ClassVar[dict[str, str]] = {"gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj"}
+    GGUF: ClassVar[dict[str, str]] = {"gate": "ffn_gate", "up": "ffn_up", "down": "ffn_down"}
+
     def __init__(self, config: SwiGLUConfig, width: int) -> None:
         super().__init__()
         self.gate = Linear(width, config.inner)
@@ -37,5 +40,5 @@ class SwiGLU(MLP):
 
     def initialise(self, std: float, out_std: float, generator: torch.Generator) -> None:
         for linear in (self.gate, self.up):
-            nn.init.normal_(linear.weight, std=std, generator=generator)
-        nn.init.normal_(self.down.weight, std=out_std, generator=generator)
+            linear.initialise(std, generator)
+        self.down.initialise(out_std, generator)
