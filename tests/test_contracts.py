@@ -128,10 +128,6 @@ def test_root_composes_and_validates(name: str) -> None:
 def test_choice_composes_and_validates(group: str, choice: str) -> None:
     name = f"{group}/{choice}"
     assert choice in list_groups()[group]
-    if group == "experiment":
-        data = composed("train", f"+experiment={choice}")
-        check(schema_of(data, "train"), data, name)
-        return
     # Where it stands deeper (`tokenizer@prepare.tokenizer`), the file around it may set keys of one kind.
     users = [root for root in ROOTS if places(root).get(group.replace("/", ".")) == group]
     for root in users:

@@ -79,8 +79,9 @@ def test_demo(inlay: Callable[..., Any], calls: Callable[..., Any]) -> None:
 
 def test_inspect(inlay: Callable[..., Any], calls: Callable[..., Any]) -> None:
     table = calls("inlay.model.table", "print_table")
-    assert inlay("inspect", "model", "nano", "model.layers=2").status == 0
-    assert table == [("nano", ["model.layers=2"])]
+    assert inlay("inspect", "model", "nano", "model.layers=2", "--context", "99").status == 0
+    assert [call[:4] for call in table] == [("nano", ["model.layers=2"], 8192, 99)]
+    assert inlay("inspect", "model", "nano", "--context", "0").status == 2
     shown = calls("inlay.data.inspect", "print_rows")
     assert inlay("inspect", "rows", "store", "--count", "3", "--json", "fim.rate=1").status == 0
     assert shown == [("store", 3, True, ["fim.rate=1"])]

@@ -10,6 +10,8 @@ from inlay.config import BadInput
 from inlay.infer.engine import Engine, Generation
 from inlay.infer.open import Opened
 from inlay.infer.sampling import SamplingConfig
+from inlay.model.cache import Cache
+from inlay.model.decode_step import DecodeStep
 
 BUDGET = 12
 
@@ -140,6 +142,34 @@ def test_the_padded_vocabulary_is_never_chosen(opened: Opened, prompts: list[lis
 def test_bad_prompts_are_refused(opened: Opened, prompt: list[int], budget: int, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         Engine(opened).generate([prompt], max_tokens=budget)
+
+
+def test_one_row_takes_the_short_way(  # type: ignore[no-untyped-def]
+    tokenizer, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone, and as the last of a batch; a model in training decodes as a batch does. All the same text."""
+    steps, call = [], DecodeStep.__call__
+
+    def counted(self: DecodeStep, token: torch.Tensor, cache: Cache) -> torch.Tensor:
+        steps.append(len(token))
+        return call(self, token, cache)
+
+    monkeypatch.setattr(DecodeStep, "__call__", counted)
+    training = tiny_opened(tokenizer)
+    training.model.requires_grad_(True)
+    slow, fast = Engine(training), Engine(tiny_opened(tokenizer))
+    expected = slow.generate(prompts, max_tokens=BUDGET)
+    assert not steps
+    alone = [fast.generate([prompt], max_tokens=BUDGET)[0] for prompt in prompts]
+    assert steps == [1] * sum(len(generation.ids) for generation in expected)
+    together = stopping_engine(training, prompts).generate(prompts, max_tokens=BUDGET)
+    ended = stopping_engine(fast.opened, prompts)
+    steps.clear()
+    for one, other in zip(ended.generate(prompts, max_tokens=BUDGET), together, strict=True):
+        same(one, other)
+    assert 0 < len(steps) < BUDGET, "one row must be the last, or its way out of a batch is not tested"
+    for one, other in zip(alone, expected, strict=True):
+        same(one, other)
 
 
 def test_bfloat16_runs(tokenizer, prompts: list[list[int]]) -> None:  # type: ignore[no-untyped-def]

@@ -1,35 +1,15 @@
 """Parameters, FLOPs and cache bytes are counted from the built model, and checked against torch's own counters."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from tests.model.presets import PRESETS, preset
 from tests.model.shapes import VOCAB, tiny, tiny_model
 from torch.utils.flop_counter import FlopCounterMode
 
-import inlay.conf
-from inlay.config import validate
-from inlay.config.compose import compose
 from inlay.model import ModelConfig
 from inlay.model.masks import document_mask
 from inlay.model.table import _visible, count, print_table
 from inlay.model.transformer import Transformer
-
-PRESETS = sorted(file.stem for file in (Path(inlay.conf.__path__[0]) / "model").glob("*.yaml"))
-
-
-def preset(name: str, *overrides: str) -> ModelConfig:
-    return validate(
-        ModelConfig, compose("train", [f"model={name}", "data.path=x", "train.steps=1", *overrides])["model"]
-    )
-
-
-def test_the_seed_shapes_have_exactly_the_published_sizes() -> None:
-    base = preset("base-1b")
-    assert count(base, 1 << 17, 512).parameters == 1_241_583_616
-    bare = preset("base-1b", "model.blocks.attention.mixer.qk_norm=false")
-    assert count(bare, 1 << 17, 512).parameters == 1_241_581_568
-    assert count(preset("proxy-0.69b"), 100_352, 512).parameters == pytest.approx(0.69e9, rel=0.005)
 
 
 @pytest.mark.parametrize(("name", "millions"), [("nano", 3), ("micro", 10), ("small", 30)])
@@ -38,11 +18,15 @@ def test_non_embedding_sizes(name: str, millions: int) -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_counts_and_prints(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_preset_counts(name: str) -> None:
     counted = count(preset(name), 8192, 512)
-    assert sum(layer.parameters for layer in counted.layers) + counted.embedding + counted.head + preset(
-        name
-    ).width == (counted.parameters)
+    parts = sum(layer.parameters for layer in counted.layers) + counted.embedding + counted.head + counted.auxiliary
+    assert parts + preset(name).width == counted.parameters
+
+
+@pytest.mark.parametrize("name", ["nano", "mtp-nano"])
+def test_a_preset_prints(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    counted = count(preset(name), 8192, 512)
     print_table(name, [])
     printed = capsys.readouterr().out
     assert f"{counted.parameters:,}" in printed
@@ -85,3 +69,28 @@ def test_counting_allocates_nothing() -> None:
     with torch.device("meta"):
         model = Transformer(preset("base-1b"), 1 << 17)
     assert all(parameter.is_meta for parameter in model.parameters())
+
+
+def test_the_table_says_who_owns_kv_and_where_a_model_can_go(capsys: pytest.CaptureFixture[str]) -> None:
+    seen = []
+
+    def exports(config: ModelConfig, context: int) -> list[str]:
+        seen.append((config, context))
+        return ["--to somewhere: [yes]"]
+
+    print_table("mixattention-nano", ["model.layers=4"], context=100, exports=exports)
+    lines = capsys.readouterr().out.splitlines()
+    cells = [line.split()[:5] for line in lines if line.split()[:1] in (["0"], ["1"], ["3"])]
+    assert cells[:2] == [["0", "local", "attention", "64", "own"], ["1", "local", "attention", "64", "of"]]
+    assert cells[2][:4] == ["3", "global", "attention", "own"]
+    assert "--to somewhere: [yes]" in lines
+    assert [(config.layers, context) for config, context in seen] == [(4, 100)]
+    assert max(map(len, lines)) <= 80
+
+
+def test_what_only_training_uses_is_counted_apart() -> None:
+    counted = count(preset("mtp-nano"), 8192, 512)
+    base = count(preset("base-nano"), 8192, 512)
+    assert counted.auxiliary == counted.parameters - base.parameters > 0
+    assert counted.flops == base.flops
+    assert base.auxiliary == 0

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inlay.train.loss import CHUNK, chunk_step, cross_entropy, token_losses
+from inlay.train.loss import CHUNK, chunk_step, cross_entropy, step_with, token_losses
 
 WIDTH, VOCAB = 24, 97
 
@@ -19,12 +19,21 @@ def inputs(count: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> tup
     return hidden, weight, targets, weights
 
 
+def capped(logits: Tensor, softcap: float | None) -> Tensor:
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+
+
 def reference(
-    hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor, dtype: torch.dtype
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    dtype: torch.dtype,
+    softcap: float | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mean loss, loss of each token, and gradients for hidden and weight, unchunked in `dtype`."""
     wide, table = (tensor.detach().to(dtype).requires_grad_() for tensor in (hidden, weight))
-    each = functional.cross_entropy(wide @ table.T, targets, reduction="none")
+    each = functional.cross_entropy(capped(wide @ table.T, softcap), targets, reduction="none")
     loss = (each * weights.to(dtype)).sum() / weights.to(dtype).sum()
     loss.backward()
     assert wide.grad is not None
@@ -47,6 +56,40 @@ def test_value_and_gradients_equal_the_whole_table(count: int, dtype: torch.dtyp
     assert loss.dtype == torch.float32
     assert weight.grad is not None
     assert weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("count", [7, CHUNK + 1])
+@pytest.mark.parametrize("softcap", [2.0, 30.0])
+def test_a_softcap_is_in_the_value_and_in_the_slope(count: int, softcap: float) -> None:
+    """Logits have a standard deviation of five: the smaller cap bends most of them."""
+    hidden, weight, targets, weights = inputs(count, seed=count)
+    loss, each = cross_entropy(hidden, weight, targets, weights, 1.0 / weights.sum(), step_with(softcap))
+    loss.backward()
+    expected = reference(hidden, weight, targets, weights, torch.float64, softcap)
+    for found, witness in zip((loss, each, hidden.grad, weight.grad), expected, strict=True):
+        torch.testing.assert_close(found, witness.float(), atol=1e-5, rtol=1e-5)
+
+
+def test_a_capped_loss_in_bfloat16_loses_only_its_rounding() -> None:
+    hidden, weight, targets, weights = inputs(CHUNK + 100, torch.bfloat16)
+    loss, _ = cross_entropy(hidden, weight, targets, weights, 1.0 / weights.sum(), step_with(5.0))
+    loss.backward()
+    rounded = weight.detach().bfloat16().float()
+    expected = reference(hidden, rounded, targets, weights, torch.float64, 5.0)
+    assert float(loss.detach()) == pytest.approx(float(expected[0]), abs=5e-3)
+    for found, witness in ((hidden.grad, expected[2]), (weight.grad, expected[3])):
+        assert found is not None
+        assert (found - witness).norm() < 0.02 * witness.norm()
+
+
+def test_a_saturated_softcap_stays_finite() -> None:
+    hidden = torch.full((2, WIDTH), 100.0, requires_grad=True)
+    weight = torch.cat([torch.full((1, WIDTH), 10.0), torch.full((VOCAB - 1, WIDTH), -10.0)]).requires_grad_()
+    loss, each = cross_entropy(hidden, weight, torch.tensor([0, 1]), torch.ones(2), torch.tensor(0.5), step_with(30.0))
+    loss.backward()
+    assert each.tolist() == pytest.approx([0.0, 60.0])
+    assert hidden.grad is not None
+    assert not hidden.grad.any()
 
 
 def test_bfloat16_activations_lose_only_their_rounding() -> None:
@@ -120,10 +163,11 @@ def test_extreme_logits_stay_finite() -> None:
 
 
 @pytest.mark.parametrize("count", [1, CHUNK + 3])
-def test_token_losses_for_evaluation(count: int) -> None:
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_token_losses_for_evaluation(count: int, softcap: float | None) -> None:
     hidden, weight, targets, _ = inputs(count)
-    expected = functional.cross_entropy((hidden @ weight.T).double(), targets, reduction="none")
-    torch.testing.assert_close(token_losses(hidden, weight, targets), expected.float(), atol=1e-5, rtol=1e-5)
+    expected = functional.cross_entropy(capped((hidden @ weight.T).double(), softcap), targets, reduction="none")
+    torch.testing.assert_close(token_losses(hidden, weight, targets, softcap), expected.float(), atol=1e-5, rtol=1e-5)
 
 
 def test_the_step_of_a_chunk_is_used_as_given() -> None:

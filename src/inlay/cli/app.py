@@ -8,11 +8,13 @@ from cyclopts import App
 
 from inlay import __version__
 from inlay.cli.complete import complete
+from inlay.cli.export import export
 from inlay.cli.inspect import formats, model, rows, spans, stats
 from inlay.cli.judge import evaluate, report
 from inlay.cli.make import demo, prepare, train
+from inlay.cli.sweep import sweep
 
-HEAVY = frozenset({"demo", "train", "evaluate"})
+HEAVY = frozenset({"demo", "train", "sweep", "evaluate"})
 """Verbs that compute for long, and so want the environment of `inlay.cli.runtime`."""
 
 
@@ -26,7 +28,7 @@ def build_app() -> App:
         help_format="plaintext",
         suppress_keyboard_interrupt=False,
     )
-    for place, verb in enumerate((demo, prepare, train, evaluate, complete, report)):
+    for place, verb in enumerate((demo, prepare, train, sweep, evaluate, complete, export, report)):
         app.command(verb, sort_key=place)
     inspect = App(name="inspect", sort_key=2, help="Show what a store or a model is made of.")
     for verb in (model, rows, stats, spans, formats):

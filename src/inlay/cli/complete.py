@@ -36,9 +36,9 @@ def complete(
     Parameters
     ----------
     target
-        A run directory or a checkpoint.
+        A run directory, a checkpoint, or a Hugging Face folder.
     overrides
-        Options as key=value: max_tokens=32, order=psm, temperature=0.4 ...
+        Options as key=value: max_tokens=32, order=psm, temperature=0.4, family=starcoder2 ...
     file
         The file that the cursor is in.
     at

@@ -1,26 +1,51 @@
 """`inlay inspect`: what a model is made of, what rows a store gives, what a store holds."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from inlay.model import ModelConfig
 
 Tail = Annotated[str, Parameter(show_default=False)]
 Json = Annotated[bool, Parameter(name="--json", negative=(), show_default=False)]
 
 
-def model(preset: str, /, *overrides: Tail) -> None:
-    """A model's layers, parameters, FLOPs per token and K/V bytes per token.
+def model(preset: str, /, *overrides: Tail, context: int = 512, vocabulary: int = 8192) -> None:
+    """A model's layers, parameters, FLOPs and K/V bytes per token, and where it can be exported.
 
     Parameters
     ----------
     preset
-        One of the files of the group model: nano, micro, small ...
+        One of the files of the group model: nano, base-1b, mixattention-1b ...
     overrides
         Options of the model as key=value: model.layers=8 ...
+    context
+        Positions at which FLOPs and K/V bytes are counted.
+    vocabulary
+        Tokens of the tokenizer.
     """
+    from inlay.config import BadInput
     from inlay.model.table import print_table
 
-    print_table(preset, list(overrides))
+    for name, value in (("context", context), ("vocabulary", vocabulary)):
+        if value < 1:
+            raise BadInput(f"--{name} {value}: give at least 1")
+    print_table(preset, list(overrides), vocabulary, context, export_lines)
+
+
+def export_lines(config: "ModelConfig", context: int) -> list[str]:
+    """One line each about Hugging Face and GGUF: the architecture that a model is exported as, or why there is none."""
+    from inlay.export import llama_cpp
+    from inlay.model import architecture
+
+    found = []
+    for target, refused, chosen in (
+        ("hf", architecture.refusal(config), architecture.choose),
+        ("gguf", llama_cpp.refusal(config, context), lambda config: llama_cpp.architecture_of(config, context)),
+    ):
+        found.append(f"--to {target}: {refused if refused is not None else chosen(config).kind}")
+    return found
 
 
 def rows(store: str, /, *overrides: Tail, count: int = 4, as_json: Json = False) -> None:

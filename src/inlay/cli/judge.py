@@ -23,6 +23,7 @@ def evaluate(
     data: Path | None = None,
     order: Literal["psm", "spm", "spm_v2"] | None = None,
     limit: int | None = None,
+    family: str | None = None,
     as_json: Json = False,
 ) -> None:
     """Score a model on code that it was not trained on.
@@ -30,7 +31,7 @@ def evaluate(
     Parameters
     ----------
     target
-        A run directory or a checkpoint.
+        A run directory, a checkpoint, or a Hugging Face folder.
     overrides
         Options of the task as key=value: seed=1, categories.word=50 ...
     task
@@ -41,6 +42,8 @@ def evaluate(
         The layout of prompts; by default every one that the model was trained in.
     limit
         Only the first so many examples.
+    family
+        The FIM format of a Hugging Face folder whose tokenizer does not tell.
     as_json
         One JSON object on standard output in place of the table.
     """
@@ -54,7 +57,7 @@ def evaluate(
     options = apply_overrides(compose_choice("evaluate", task), overrides)
     config = cast("TaskConfig", validate(tasks.get(str(options.get("kind"))), options, where="command line"))
     place = None if data is None else str(data.expanduser())
-    result = run_evaluate(target, None, place, order, limit, RichProgress(), config=config)
+    result = run_evaluate(target, None, place, order, limit, RichProgress(), config=config, family=family)
     if as_json:
         print(json.dumps(result))
     else:

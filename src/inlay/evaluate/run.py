@@ -54,20 +54,22 @@ def evaluate(
     config: TaskConfig | None = None,
     device: str | None = None,
     dtype: DtypeName = "auto",
+    family: str | None = None,
     save: bool = True,
 ) -> dict[str, Any]:
-    """Evaluates a run directory or a checkpoint and returns `{task, n, gold, metrics, slices, settings, samples}`.
+    """Evaluates what `open_model` opens and returns `{task, n, gold, metrics, slices, settings, samples}`.
 
     `task`: a task's name with its default options ("held_out"), or give its options as `config`. `data`: a folder or
     file to cut gaps from; None takes the held-out split of the store that the run was trained from. `order`: one of
     psm, spm, spm_v2; None takes every order the model was trained in. `limit`: the first so many examples. `save`:
-    write the result to `RUN/evaluations/TASK.json` and each example to `TASK.items.jsonl` beside it. Raises BadInput
+    write the result to `RUN/evaluations/TASK.json` and each example to `TASK.items.jsonl` beside it; nothing is written
+    into a Hugging Face folder. `family`: the FIM format of such a folder, where it does not tell. Raises BadInput
     for a wrong target, task, data, order or limit.
     """
     if limit is not None and limit < 1:
         raise BadInput(f"limit = {limit}: evaluate at least one example")
     options = _options(task, config)
-    opened = open_model(target, device=device, dtype=dtype, rows=BATCH_ROWS)
+    opened = open_model(target, device=device, dtype=dtype, rows=BATCH_ROWS, family=family)
     corpus = open_path(data) if data is not None else held_out(run_store(opened))
     result, scored = evaluate_opened(opened, options, corpus, order=order, limit=limit, progress=progress)
     if save and opened.run is not None:
@@ -179,7 +181,9 @@ def run_store(opened: Opened) -> TokenStore:
     changed its tokenizer."""
     path = (opened.config.get("data") or {}).get("path")
     if not isinstance(path, str):
-        raise BadInput("the run's configuration has no data.path; say what to evaluate on with --data PATH")
+        raise BadInput(
+            "the model does not say what store it was trained from; say what to evaluate on with --data PATH"
+        )
     try:
         store = TokenStore.open(path)
     except BadInput as error:

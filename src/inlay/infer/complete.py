@@ -32,6 +32,10 @@ class CompleteConfig(SamplingConfig):
     """Time after which the completion ends with what it has; None waits."""
     dtype: DtypeName = "float32"
     """Number format of the weights: float32, bfloat16, or auto."""
+    family: str | None = None
+    """FIM format of a Hugging Face folder whose tokenizer does not tell; None finds it."""
+    sequence_length: int | None = Field(None, ge=1)
+    """Context of a Hugging Face folder; None takes its own, at most 4096."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +104,12 @@ class Completer:
 def complete(
     target: str | Path, prefix: str, suffix: str, config: CompleteConfig | None = None, **options: Any
 ) -> Completion:
-    """Opens `target` (a run directory or a checkpoint) and completes between `prefix` and `suffix` once.
+    """Opens `target` (see `open_model`) and completes between `prefix` and `suffix` once.
 
     `options` are fields of CompleteConfig and go over `config`: `complete(run, "def f(", "):", max_tokens=16)`. Raises
     BadInput for a bad target or option, InlayError for damaged files.
     """
     merged = {**(config or CompleteConfig()).to_dict(), **options}
     checked = validate(CompleteConfig, merged, where="complete")
-    return Completer(open_model(target, dtype=checked.dtype)).complete(prefix, suffix, checked)
+    opened = open_model(target, dtype=checked.dtype, family=checked.family, sequence_length=checked.sequence_length)
+    return Completer(opened).complete(prefix, suffix, checked)

@@ -22,6 +22,7 @@ from inlay.infer.detokenise import Text, detokenise
 from inlay.infer.open import Opened
 from inlay.infer.sampling import SamplingConfig, choose
 from inlay.model.cache import ROLLBACK
+from inlay.model.decode_step import DecodeStep
 
 Stopped = Literal["eot", "sentinel", "limit", "deadline"]
 """Why a completion ended: its terminator; another stop id of the format; the token budget; the time budget."""
@@ -74,7 +75,10 @@ class Engine:
         self.opened = opened
         self.batch_rows = batch_rows
         self.slice_tokens = slice_tokens
-        self.stop_ids = opened.fim_format.stop_ids
+        self.stop_ids = opened.stop_ids
+        model = opened.model
+        self._step = DecodeStep(model) if DecodeStep.supports(model) else None
+        """How one row goes on; a model in training decodes as a batch does."""
 
     def generate(
         self,
@@ -219,9 +223,9 @@ class Engine:
         eot = self.opened.fim_format.eot
         for step in range(max_tokens + 1):
             tokens = choose(logits, sampling, [row.index for row in rows], step)
-            normaliser = logits.logsumexp(dim=-1)
-            chosen = (logits.gather(1, tokens[:, None])[:, 0] - normaliser).tolist()
-            ends = (logits[:, eot] - normaliser).tolist()
+            logprobs = logits.log_softmax(dim=-1)
+            chosen = logprobs.gather(1, tokens[:, None])[:, 0].tolist()
+            ends = logprobs[:, eot].tolist()
             picked = tokens.tolist()
             late = deadline is not None and time.monotonic() >= deadline
             for at, row in enumerate(rows):
@@ -249,8 +253,14 @@ class Engine:
                 cache = cache.select(keep)
                 rows = [rows[at] for at in left]
                 tokens = tokens[keep.to(tokens.device)]
-            hidden = self.opened.model.decode(tokens[:, None], cache.lengths[:, None], cache)
-            logits = self._logits(hidden[:, 0])
+            logits = self._next(cache, tokens)
+
+    def _next(self, cache: Any, tokens: torch.Tensor) -> torch.Tensor:
+        """Appends one token [B] to each row of the cache; returns the logits after it, [B, V] fp32."""
+        if self._step is not None and len(tokens) == 1:
+            return self._step.logits(self._step(tokens, cache))[:, : self.opened.tokenizer.vocab_size]
+        hidden = self.opened.model.decode(tokens[:, None], cache.lengths[:, None], cache)
+        return self._logits(hidden[:, 0])
 
     def _finish(self, row: _Row, stopped: Stopped, eot_logprob: float) -> Generation:
         text: Text = detokenise(row.ids, self.opened.tokenizer)

@@ -1,15 +1,27 @@
 """Softmax attention with a mask, the one place that chooses how: every attention mixer calls `attend`.
 
-On a CPU it is plain matmul, softmax, matmul with an additive mask: 2.3 times faster than scaled_dot_product_attention
-forward and backward at T = 512, which stays as the witness in the tests.
+On a CPU it is plain matmul, softmax, matmul with an additive mask, in strips of queries over the keys that they can
+reach. On a GPU it is FlexAttention (2412.05496), which skips what is masked and makes no table of scores. Elsewhere,
+and for cached decode, scaled_dot_product_attention with an additive mask. scaled_dot_product_attention is also the
+witness in the tests. `benchmarks/attention.py` measures them.
 Legend: B rows, T queries, S keys, H query heads, G key/value heads, D head size, E value head size.
 """
+
+import functools
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from inlay.model.masks import Mask
+from inlay.model.masks import Mask, Strips
+
+SMALLEST_HEAD = 16
+"""Channels below which FlexAttention has no kernel."""
+VARIANTS = 64
+"""Shapes for which the eager calls may compile a kernel; torch's own 8 is soon used up by validation and windows."""
 
 
 def attend(
@@ -20,18 +32,73 @@ def attend(
 
     `scale` defaults to D^-1/2; cap(x) is `softcap` tanh(x / `softcap`), before the mask (Gemma 2).
     """
-    batch, heads, length, size = query.shape
-    scale = size**-0.5 if scale is None else scale
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    key, value = key.to(query.dtype), value.to(query.dtype)
+    if isinstance(mask, BlockMask):
+        return attend_fused(query, key, value, mask, scale, softcap)
+    if isinstance(mask, Strips):
+        parts = [
+            _attend(
+                query[:, :, part.first : part.end],
+                key[:, :, part.oldest : part.end],
+                value[:, :, part.oldest : part.end],
+                part.mask,
+                scale,
+                softcap,
+            )
+            for part in mask.parts
+        ]
+        return torch.cat(parts, dim=2)
     if query.device.type != "cpu" and softcap is None:
         return functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, scale=scale, enable_gqa=heads != key.shape[1]
+            query, key, value, attn_mask=mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
         )
+    return _attend(query, key, value, mask, scale, softcap)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float, softcap: float | None) -> Tensor:
+    batch, heads, length, size = query.shape
     groups = key.shape[1]
     if heads != groups:  # stack the query heads of a group along the time axis: one matmul, no repeated K/V
         query = query.reshape(batch, groups, -1, size)
-    scores = torch.matmul(query * scale, key.to(query.dtype).transpose(-1, -2))
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    scores = scores.view(batch, groups, -1, length, scores.shape[-1]) + mask[:, :, None]
+    # The divisions of scale and cap cost T D here, T S on the scores; the cap's product goes with the mask's sum.
+    scores = torch.matmul(query * (scale if softcap is None else scale / softcap), key.transpose(-1, -2))
+    scores = scores.view(batch, groups, -1, length, scores.shape[-1])
+    if softcap is None:
+        scores = scores + mask[:, :, None]
+    else:
+        scores = torch.add(mask[:, :, None], torch.tanh(scores), alpha=softcap)
     weights = torch.softmax(scores, dim=-1).view(batch, groups, -1, scores.shape[-1])
-    return torch.matmul(weights, value.to(query.dtype)).view(batch, heads, length, value.shape[-1])
+    return torch.matmul(weights, value).view(batch, heads, length, value.shape[-1])
+
+
+def attend_fused(
+    query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scale: float, softcap: float | None
+) -> Tensor:
+    """`attend` by FlexAttention; on a CPU, where it has no backward pass, only the tests of its masks come here."""
+    size, value_size = query.shape[-1], value.shape[-1]
+    if size < SMALLEST_HEAD:  # channels of zeros change no score
+        query, key = (functional.pad(tensor, (0, SMALLEST_HEAD - size)) for tensor in (query, key))
+    if value_size < SMALLEST_HEAD:
+        value = functional.pad(value, (0, SMALLEST_HEAD - value_size))
+    grouped = query.shape[1] != key.shape[1]
+    score = None if softcap is None else _capped(softcap)
+    options: dict[str, Any] = {"score_mod": score, "block_mask": mask, "scale": scale, "enable_gqa": grouped}
+    if torch.compiler.is_compiling() or not query.is_cuda:
+        found = cast("Tensor", flex_attention(query, key, value, **options))
+    else:  # called as it is, it would make the whole table of scores
+        with torch._dynamo.config.patch(recompile_limit=VARIANTS):
+            found = _compiled()(query, key, value, **options)
+    return found[..., :value_size]
+
+
+def _capped(softcap: float) -> Callable[..., Tensor]:
+    def cap(score: Tensor, row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return softcap * torch.tanh(score / softcap)
+
+    return cap
+
+
+@functools.cache
+def _compiled() -> Callable[..., Tensor]:
+    return cast("Callable[..., Tensor]", torch.compile(flex_attention, dynamic=False))

@@ -26,7 +26,7 @@ class Cache:
     sizes: dict[int | None, int]
     rollback: int
     seen: int = field(default=0)
-    """No row holds more positions than this; keeps attention off the unused part without a device round trip."""
+    """What the longest row holds; keeps attention off the unused part without a device round trip."""
     written: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     """[B]: positions ever written to each row since it was last empty; what a ring has overwritten depends on it."""
 
@@ -48,6 +48,17 @@ class Cache:
         self.lengths = torch.maximum(self.lengths, positions.amax(dim=1) + 1)
         self.written = torch.maximum(self.written, self.lengths)
 
+    def append_one(self) -> int:
+        """Counts one new position of a one-row cache as held, as `extend` does, and returns it: no value is read back
+        from a tensor. Raises ValueError beyond the capacity."""
+        position = self.seen
+        if position >= self.capacity:
+            raise ValueError(f"position {position} does not fit a cache of {self.capacity}")
+        self.seen = position + 1
+        self.lengths = torch.full_like(self.lengths, self.seen)
+        self.written = self.written.clamp(min=self.seen)
+        return position
+
     def truncate(self, lengths: Tensor) -> Tensor:
         """Forgets what lies behind `lengths` [B]: later writes replace it, and masks hide it until then.
 
@@ -67,4 +78,5 @@ class Cache:
         """A copy of the given rows [b] only, in that order."""
         layers = [None if layer is None else layer.select(rows) for layer in self.layers]
         lengths, written = self.lengths[rows], self.written[rows]
-        return Cache(layers, lengths, self.capacity, self.sizes, self.rollback, self.seen, written)
+        seen = int(lengths.max()) if len(lengths) else 0
+        return Cache(layers, lengths, self.capacity, self.sizes, self.rollback, seen, written)

@@ -44,7 +44,7 @@ def write(folder: Path, tensors: dict[str, dict[str, Tensor]], record: dict[str,
                 try:
                     save_file({key: value.detach().contiguous() for key, value in content.items()}, temporary / name)
                 except SafetensorError as error:
-                    raise _system_error(error) or error from None
+                    raise system_error(error) or error from None
             hashes = {name: file_hash(temporary / name) for name in tensors}
             (temporary / RECORD).write_text(seal({**record, "hashes": hashes, "complete": True}), encoding="utf-8")
             for path in temporary.iterdir():
@@ -161,7 +161,7 @@ def _record_hash(record: dict[str, Any]) -> str:
     return xxhash.xxh3_128_hexdigest(json.dumps(record, sort_keys=True).encode())
 
 
-def _system_error(error: SafetensorError) -> OSError | None:
+def system_error(error: SafetensorError) -> OSError | None:
     """The system's error that safetensors has wrapped into its own text ("... (os error 28)")."""
     number = re.search(r"\(os error (\d+)\)", str(error))
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None

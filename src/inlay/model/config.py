@@ -62,8 +62,12 @@ class ModelConfig(Config):
         for name in self.pattern:
             if name not in self.blocks:
                 raise ValueError(f"pattern names block '{name}', which is not in blocks{nearest(name, self.blocks)}")
-        if self.layers % len(self.pattern):
-            raise ValueError(f"layers {self.layers} is not a multiple of the pattern's {len(self.pattern)} blocks")
+        if rest := self.layers % len(self.pattern):
+            fewer = self.layers - rest
+            wanted = f"{fewer} or {fewer + len(self.pattern)}" if fewer else f"{len(self.pattern)}"
+            raise ValueError(
+                f"layers {self.layers} is not a multiple of the pattern's {len(self.pattern)} blocks: give {wanted}"
+            )
         sharing.check(self.kv_share.owners(self.names), self.names, self.blocks)
         return self
 

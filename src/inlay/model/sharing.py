@@ -4,6 +4,7 @@
 kinds only produce it. What is shared is K after norm and RoPE, plus V; a reading layer has no key or value projection.
 """
 
+import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import groupby
@@ -37,9 +38,11 @@ class NoSharing(KVShare):
 
 
 class PairSharing(KVShare):
-    """In each run of adjacent layers of one block, the second of every two reads from the first; layers of a block whose
-    runs are all single pair up along the depth. For L L L G four times that is the layout of MixAttention (MA-Pairs of
-    2409.15012)."""
+    """In each run of adjacent layers of one block, the second of every two reads from the first.
+
+    Layers of a block whose runs are all single pair up along the depth. For L L L G four times that is the layout of
+    MixAttention (MA-Pairs of 2409.15012).
+    """
 
     kind: Literal["pairs"] = "pairs"
 
@@ -68,13 +71,16 @@ class TailSharing(KVShare):
     def owners(self, names: Sequence[str]) -> list[int | None]:
         first = len(names) - self.layers
         if first < 1:
-            raise ValueError(f"kv_share.layers: a tail of {self.layers} leaves none of {len(names)} layers to own K/V")
+            raise ValueError(
+                f"kv_share.layers: a tail of {self.layers} leaves none of {len(names)} layers to own K/V:"
+                f" {_longest_tail(names)}"
+            )
         last = {name: index for index, name in enumerate(names[:first])}
         for index in range(first, len(names)):
             if names[index] not in last:
                 raise ValueError(
                     f"kv_share.layers: layer {index} ({names[index]}) has no layer of its block before layer {first} to"
-                    " read from; share fewer layers"
+                    f" read from: {_longest_tail(names)}"
                 )
         return [None if index < first else last[name] for index, name in enumerate(names)]
 
@@ -92,7 +98,8 @@ class ExplicitSharing(KVShare):
             if owner is None:
                 continue
             if not 0 <= owner < index:
-                raise ValueError(f"owner: layer {index} cannot read from layer {owner}: give an earlier layer")
+                wanted = "an earlier layer, or null" if index else "null"
+                raise ValueError(f"owner: layer {index} cannot read from layer {owner}: give {wanted}")
             if self.owner[owner] is not None:
                 raise ValueError(
                     f"owner: layer {index} reads from layer {owner}, which itself reads from layer {self.owner[owner]}:"
@@ -102,7 +109,10 @@ class ExplicitSharing(KVShare):
 
     def owners(self, names: Sequence[str]) -> list[int | None]:
         if len(self.owner) != len(names):
-            raise ValueError(f"kv_share.owner has {len(self.owner)} entries for {len(names)} layers")
+            raise ValueError(
+                f"kv_share.owner has {len(self.owner)} entries for {len(names)} layers: give one for each, null where"
+                " a layer has its own"
+            )
         return list(self.owner)
 
 
@@ -117,11 +127,26 @@ def check(owners: Sequence[int | None], names: Sequence[str], blocks: "dict[str,
         reader, source = blocks[names[index]].mixer, blocks[names[owner]].mixer
         for layer, mixer in ((index, reader), (owner, source)):
             if mixer.kv_signature is None:
-                raise ValueError(f"kv_share: layer {layer} ({names[layer]}) is {mixer.kind}, which has no K/V to share")
+                raise ValueError(
+                    f"kv_share: layer {layer} ({names[layer]}) is {mixer.kind}, which has no K/V to share: leave it out"
+                    " with kind explicit, or share nothing"
+                )
         wanted, offered = reader.kv_signature or {}, source.kv_signature or {}
         for key in wanted:
             if wanted[key] != offered.get(key):
                 raise ValueError(
                     f"kv_share: layer {index} ({names[index]}) cannot read the K/V of layer {owner} ({names[owner]}):"
-                    f" their {key} differs, {wanted[key]} and {offered.get(key)}"
+                    f" their {key} differs, {_written(wanted[key])} and {_written(offered.get(key))}: make it equal, or"
+                    f" give layer {index} its own with kind explicit"
                 )
+
+
+def _written(value: object) -> str:
+    """A value as YAML has it."""
+    return json.dumps(value.to_dict() if isinstance(value, Config) else value)
+
+
+def _longest_tail(names: Sequence[str]) -> str:
+    """What to give instead: every block of a tail needs a layer before it."""
+    most = next((size for size in range(len(names) - 1, 0, -1) if set(names[-size:]) <= set(names[:-size])), 0)
+    return f"give at most {most}" if most else "the last layer is the first of its block, so none can share"

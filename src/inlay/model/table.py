@@ -3,6 +3,7 @@
 FLOPs are those of the forward pass: two per matrix element and token, and what the mixer says its scores cost.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,23 +26,30 @@ class LayerCount:
     parameters: int
     flops: float
     cache_bytes: float
+    window: int | None
+    """Keys or taps that it sees, itself included; None for all."""
+    kv_from: int | None
+    """The layer whose K/V it reads; None when it has its own."""
 
 
 @dataclass(frozen=True)
 class ModelCount:
-    """A whole model. FLOPs are of the forward pass per token at a full context; K/V bytes are per token of that context, in
-    bf16."""
+    """A whole model. FLOPs are of the forward pass per token at a full context; K/V bytes are per token of that
+    context, in bf16."""
 
     layers: tuple[LayerCount, ...]
     embedding: int
     head: int
+    auxiliary: int
+    """Parameters that only training uses (multi-token prediction, horizon head); no FLOPs are counted for them."""
     parameters: int
+    """All of them."""
     flops: float
     cache_bytes: float
 
     @property
     def non_embedding(self) -> int:
-        """Parameters beside the embedding and head."""
+        """Parameters beside the embedding and head, those included that only training uses."""
         return self.parameters - self.embedding - self.head
 
 
@@ -59,12 +67,15 @@ def count(config: ModelConfig, vocab_size: int, context: int) -> ModelCount:
         # A ring holds its memory, not the context: its share of a token's bytes.
         held = context if mixer.memory is None else min(mixer.memory, context)
         cache_bytes = block.mixer.cache_bytes(2) * held / context
-        layers.append(LayerCount(spec.index, spec.name, *kinds, size, flops, cache_bytes))
+        counted = (size, flops, cache_bytes)
+        layers.append(LayerCount(spec.index, spec.name, *kinds, *counted, mixer.memory, spec.kv_from))
+    extra = [part for part in (model.mtp, model.horizon) if part is not None]
     head = 0 if model.head is None else model.head.weight.numel()
     return ModelCount(
         layers=tuple(layers),
         embedding=model.embedding.weight.numel(),
         head=head,
+        auxiliary=sum(parameter.numel() for part in extra for parameter in part.parameters()),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         flops=sum(layer.flops for layer in layers) + 2.0 * model.head_weight.numel(),
         cache_bytes=sum(layer.cache_bytes for layer in layers),
@@ -81,31 +92,56 @@ def _matrix_flops(module: nn.Module) -> float:
     return 2.0 * sum(parameter.numel() for parameter in module.parameters() if parameter.ndim == 2)
 
 
-def print_table(preset: str, overrides: list[str], vocab_size: int = 8192, context: int = 512) -> None:
-    """Prints the table of a preset, `overrides` applied (`model.layers=6` ...)."""
+Exports = Callable[[ModelConfig, int], Sequence[str]]
+"""From a model and its context to one line a target: where it can be exported, or why not."""
+
+
+def print_table(
+    preset: str,
+    overrides: list[str],
+    vocab_size: int = 8192,
+    context: int = 512,
+    exports: Exports | None = None,
+) -> None:
+    """Prints the table of a preset, `overrides` applied (`model.layers=6` ...), at `context` positions.
+
+    `exports` says where such a model can go: the rooms that know stand above this one. Raises ConfigError for a preset
+    or an override that is none.
+    """
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
     data = compose("train", [f"model={preset}", "data.path=none", "train.steps=1", *overrides])
-    counted = count(validate(ModelConfig, data["model"], where=f"model={preset}"), vocab_size, context)
+    config = validate(ModelConfig, data["model"], where=f"model={preset}")
+    counted = count(config, vocab_size, context)
+    mlps = ", ".join(dict.fromkeys(layer.mlp for layer in counted.layers))
     # Narrow enough for 80 columns: numbers are never cut.
-    table = Table(title=f"{preset} · vocabulary {vocab_size:,} · context {context:,}", title_justify="left", box=SIMPLE)
-    for column in ("layer", "block", "mixer", "mlp"):
+    title = f"{preset} · {mlps} · vocabulary {vocab_size:,} · context {context:,}"
+    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in ("layer", "block", "mixer", "window", "K/V"):
         table.add_column(column)
-    for column in ("parameters", "forward\nMFLOP/token", "K/V bytes\n/token"):
+    for column in ("parameters", "forward\nMFLOP\n/token", "K/V bytes\n/token"):
         table.add_column(column, justify="right", no_wrap=True)
     for layer in counted.layers:
         numbers = (f"{layer.parameters:,}", f"{layer.flops / 1e6:.2f}", f"{layer.cache_bytes:,.0f}")
-        table.add_row(str(layer.index), layer.block, layer.mixer, layer.mlp, *numbers)
+        window = "" if layer.window is None else f"{layer.window:,}"
+        owner = "own" if layer.kv_from is None else f"of {layer.kv_from}"
+        table.add_row(str(layer.index), layer.block, layer.mixer, window, owner, *numbers)
     table.add_section()
     ends = "embedding + head" if counted.head else "embedding"
     head_flops = 2e-6 * (counted.head or counted.embedding)
-    table.add_row("", ends, "", "", f"{counted.embedding + counted.head:,}", f"{head_flops:.2f}", "")
+    table.add_row("", ends, "", "", "", f"{counted.embedding + counted.head:,}", f"{head_flops:.2f}", "")
+    if counted.auxiliary:
+        table.add_row("", "auxiliary", "", "", "", f"{counted.auxiliary:,}", "", "")
     totals = (f"{counted.parameters:,}", f"{counted.flops / 1e6:.2f}", f"{counted.cache_bytes:,.0f}")
-    table.add_row("", "all", "", "", *totals)
-    console = Console()
+    table.add_row("", "all", "", "", "", *totals)
+    console = Console(highlight=False)
     console.print(table)
     console.print(
         f"{counted.non_embedding:,} parameters beside embedding and head; a training step costs three forwards"
     )
+    if counted.auxiliary:
+        console.print(f"{counted.auxiliary:,} of them are auxiliary: trained, neither exported nor used to complete")
+    for line in exports(config, context) if exports is not None else ():
+        console.print(line, soft_wrap=True, markup=False)

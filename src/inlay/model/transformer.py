@@ -6,6 +6,7 @@ Legend: B rows, T positions, d channels, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from inlay.model.auxiliary import MTP, Horizon
 from inlay.model.cache import ROLLBACK, Cache
 from inlay.model.config import ModelConfig
 from inlay.model.layout import LayerSpec, resolve
-from inlay.model.masks import cache_mask, document_mask
+from inlay.model.masks import Mask, cache_mask, row_mask
 from inlay.model.mixer import Context, KeyValue, LayerCache
 from inlay.model.parts import Rotation, make_norm, rotation
 
@@ -62,6 +64,8 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(spec, config) for spec in self.layout)
         self.final_norm = make_norm(config.norm, config.width, config.norm_eps)
         self.head = None if config.tie_embeddings else nn.Linear(config.width, vocab_size, bias=False)
+        self.mtp = None if config.mtp is None else MTP(config, Block(replace(self.layout[-1], kv_from=None), config))
+        self.horizon = None if config.horizon is None else Horizon(config.width)
 
     @property
     def layers(self) -> Sequence[Block]:
@@ -77,7 +81,7 @@ class Transformer(nn.Module):
         """What positions [B, T] of packed rows (they restart at 0 per document) imply for all layers."""
         if not self.config.document_masks:
             positions = torch.arange(positions.shape[1], device=positions.device).expand_as(positions)
-        masks = {reach: document_mask(positions, reach, self.compute_dtype) for reach in self._reaches()}
+        masks = {reach: row_mask(positions, reach, self.compute_dtype) for reach in self._reaches()}
         return Context(positions, masks, self._rotations(positions))
 
     def forward(
@@ -140,7 +144,7 @@ class Transformer(nn.Module):
             parts = zip(tokens.split(most, dim=1), positions.split(most, dim=1), strict=True)
             return torch.cat([self.decode(*part, cache) for part in parts], dim=1)
         cache.extend(positions)
-        context = self._decode_context(positions, cache)
+        context = self.decode_context(positions, cache)
         x = self.embedding(tokens).to(self.compute_dtype)
         owned: dict[int, KeyValue | None] = {}
         for spec, block, layer in zip(self.layout, self.layers, cache.layers, strict=True):
@@ -148,11 +152,12 @@ class Transformer(nn.Module):
             x, owned[spec.index] = block.decode(x, context, layer, shared)
         return self.final_norm(x)
 
-    def _decode_context(self, positions: Tensor, cache: Cache) -> Context:
+    def decode_context(self, positions: Tensor, cache: Cache) -> Context:
+        """What new positions [B, T] imply for all layers, once `cache` has been extended by them."""
         slots = {memory: torch.where(positions < 0, size, positions % size) for memory, size in cache.sizes.items()}
         # Padding looks at slot 0 so that its softmax is defined.
         visible = positions.clamp(min=0)
-        masks = {}
+        masks: dict[int | None, Mask] = {}
         for spec in self.layout:
             mixer = spec.block.mixer
             if mixer.masked and mixer.reach not in masks:
@@ -172,6 +177,15 @@ class Transformer(nn.Module):
             block.mlp.initialise(std, out_std, generator)
         if self.head is not None:
             nn.init.normal_(self.head.weight, std=self.config.embedding_std, generator=generator)
+        # Last, so that a model draws the same weights with and without them.
+        if self.mtp is not None:
+            self.mtp.initialise(std, out_std, generator)
+        if self.horizon is not None:
+            self.horizon.initialise(std, generator)
+
+    def drop_auxiliary(self) -> None:
+        """Takes away what only training needs, for inference and export."""
+        self.mtp = self.horizon = None
 
     def _reaches(self) -> set[int | None]:
         return {spec.block.mixer.reach for spec in self.layout if spec.block.mixer.masked}

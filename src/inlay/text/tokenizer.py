@@ -183,6 +183,11 @@ class Tokenizer:
         (folder / "tokenizer.json").write_text(self._definition, encoding="utf-8")
         (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
+    @property
+    def definition(self) -> str:
+        """The text of its `tokenizer.json`."""
+        return self._definition
+
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; never a special id. Raises BadInput on a lone surrogate, which no UTF-8 text can hold, and on
         a character that a foreign vocabulary has no bytes for.

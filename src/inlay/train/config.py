@@ -46,6 +46,9 @@ class TrainConfig(Config):
     """Type of activations. Master weights, norm statistics, softmax sums and the loss are fp32 in either case."""
     compile: bool = True
     """Compile with torch.compile; without a C++ compiler the run goes on eagerly, with a line that says so."""
+    activation_checkpointing: bool = False
+    """Keep only what enters each block and compute the rest again in the backward pass: less memory, about a third
+    slower, the same gradients."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainConfig":
@@ -73,5 +76,14 @@ class TrainRun(Config):
     optim: optimizers.union()  # type: ignore[valid-type]
     schedule: schedules.union()  # type: ignore[valid-type]
     train: TrainConfig
+    start_from: str | None = None
+    """A run, a checkpoint or a Hugging Face folder whose weights, model and vocabulary this run begins with: `model` is
+    replaced by its. null draws weights from the seed."""
     callbacks: dict[str, callbacks.union() | None]  # type: ignore[valid-type]
     """Callbacks by a name of your choice; null takes one of the defaults away."""
+
+    @model_validator(mode="after")
+    def _has_middles(self) -> "TrainRun":
+        if self.model.horizon is not None and self.fim.rate == 0.0:
+            raise ValueError("model.horizon learns from middles, and with fim.rate 0 there are none: set one of them")
+        return self

@@ -10,23 +10,21 @@ import math
 import signal
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from inlay.config import BadInput, InlayError
 from inlay.config.run_dir import RunDir
 from inlay.data.loader import Batch, Loader, LoaderState, Rows
 from inlay.fim.format import Kind, Region
 from inlay.model import build, checkpoint
-from inlay.model.transformer import BlockCall
 from inlay.train.compiler import why_not_compiled
 from inlay.train.config import TrainRun
-from inlay.train.loss import chunk_step, cross_entropy
+from inlay.train.objectives import Measured, Objectives
 
 TIMED_STEPS = 8
 """Steps that are timed to turn minutes into steps; the first one after compiling is not among them."""
@@ -42,16 +40,19 @@ class Interrupted(InlayError):
 class Trainer:
     """One run in one process. Use `run_to_end`."""
 
-    def __init__(self, config: TrainRun, run: RunDir) -> None:
+    def __init__(self, config: TrainRun, run: RunDir, vocab_size: int | None = None) -> None:
+        """`vocab_size`: rows of the embedding, where they are more than the tokenizer's ids."""
         self.config = config
         self.run = run
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         data, length = config.data, config.train.sequence_length
         self.rows = Rows(data.path, "train", config.fim, length, config.seed, data.shortest_piece)
         self.tokenizer = self.rows.maker.transform.format.tokenizer
-        self.vocab_size = self.tokenizer.vocab_size
+        self.vocab_size = vocab_size or self.tokenizer.vocab_size
         self.model = build(config.model, self.vocab_size, seed=config.seed).to(self.device)
         self.model.compute_dtype = getattr(torch, config.train.precision)
+        self.model.activation_checkpointing = config.train.activation_checkpointing
+        self.objectives = Objectives(self.model)
         self.optimizer = config.optim.build(self.model)
         self.step = 0
         self.tokens = 0
@@ -62,9 +63,7 @@ class Trainer:
         self.total_steps = self._planned_steps()
         self.callbacks = [callback.build() for callback in config.callbacks.values() if callback is not None]
         self.notices: list[str] = []
-        self._blocks: Sequence[BlockCall] | None = None
         self._compiled: Literal["off", "untried", "works"] = "off"
-        self._chunk_step = chunk_step
         self._asked_to_stop: int | None = None
         self._sums: dict[str, float] = {}
 
@@ -129,42 +128,27 @@ class Trainer:
 
     def _train_step(self, batch: Batch) -> None:
         try:
-            losses = self._gradients(batch)
+            measured = self._gradients(batch)
         except RuntimeError as error:
             if self._compiled != "untried":
                 raise
             # A compiler that is there but cannot compile (no OpenMP, no Python headers) shows only now.
             self._without_compiling(f"it failed ({str(error).strip().splitlines()[0][:100]})")
-            losses = self._gradients(batch)
+            measured = self._gradients(batch)
         if self._compiled == "untried":
             self._compiled = "works"
         norm = self._clip()
         self.savable = False
         self.optimizer.step(self.config.schedule.multiplier(self.step, self.total_steps or 1 << 40), self.step)
         self._drop_gradients()
-        self._account(torch.cat(losses).cpu().numpy(), batch, norm)
+        self._account(torch.cat(measured.losses).cpu().numpy(), batch, norm)
+        for name, (value, weight) in measured.sums.items():
+            if weight > 0.0:
+                self._note(name, float(value), weight)
 
-    def _gradients(self, batch: Batch) -> list[Tensor]:
-        """Forward and backward over the micro-batches; returns the loss of each token, in order."""
+    def _gradients(self, batch: Batch) -> Measured:
         train = self.config.train
-        total_weight = float(batch.weights.sum())
-        scale = torch.tensor(1.0 / max(total_weight, 1e-9), device=self.device)
-        losses = []
-        size = train.rows // train.accumulation
-        for begin in range(0, train.rows, size):
-            part = slice(begin, begin + size)
-            tokens, targets, positions = (
-                torch.from_numpy(array[part]).to(self.device, torch.int64)
-                for array in (batch.tokens, batch.targets, batch.positions)
-            )
-            weights = torch.from_numpy(batch.weights[part]).to(self.device)
-            hidden = self.model(tokens, positions, self._blocks).flatten(0, 1)
-            loss, each = cross_entropy(
-                hidden, self.model.head_weight, targets.flatten(), weights.flatten(), scale, self._chunk_step
-            )
-            loss.backward()
-            losses.append(each)
-        return losses
+        return self.objectives.backward(batch, train.rows // train.accumulation)
 
     def _drop_gradients(self) -> None:
         for parameter in self.model.parameters():
@@ -261,13 +245,12 @@ class Trainer:
             self._without_compiling(reason)
             return
         self.phase("compiling")
-        # Static shapes: one graph for the whole run. Validation, whose shapes differ, stays eager.
-        self._blocks = [torch.compile(block, dynamic=False) for block in self.model.blocks]
-        self._chunk_step = torch.compile(chunk_step, dynamic=False)
+        self.objectives.compile()  # validation, whose shapes differ, stays eager
         self._compiled = "untried"
 
     def _without_compiling(self, reason: str) -> None:
-        self._blocks, self._chunk_step, self._compiled = None, chunk_step, "off"
+        self.objectives.eager()
+        self._compiled = "off"
         self._drop_gradients()
         self.notice(f"training without torch.compile, about a third slower: {reason}")
 

@@ -52,7 +52,8 @@ class Validator:
                     for array in (batch.tokens, batch.targets, batch.positions)
                 )
                 hidden = model(tokens, positions).flatten(0, 1)
-                losses.append(token_losses(hidden, model.head_weight, targets.flatten()).double().cpu().numpy())
+                each = token_losses(hidden, model.head_weight, targets.flatten(), model.config.head_softcap)
+                losses.append(each.double().cpu().numpy())
             loss, regions = np.concatenate(losses), batch.regions.reshape(-1)
             size = self._bytes[batch.targets.reshape(-1)]
             values |= _summarise(f"validation/{name}", loss, size, regions != Region.PADDING, regions)

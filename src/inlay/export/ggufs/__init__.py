@@ -1,0 +1,1 @@
+"""llama.cpp architectures: one file each."""

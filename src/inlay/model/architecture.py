@@ -1,0 +1,346 @@
+"""The contract of a Hugging Face architecture, both ways: our model as its config.json and weight names, and back.
+
+One file each in `inlay.model.architectures`. An architecture lists every reason why its class would compute something
+else than our model does; none means that the class is exact. Parts that only training uses (multi-token prediction,
+horizon head) have no place in a file and are left out. What an architecture does not allow in a class attribute is a
+reason to refuse.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+
+from inlay.config import BadInput, Config, Registry, nearest, validate
+from inlay.model.config import ModelConfig
+from inlay.model.hf_keys import HFKeys, rope_keys
+from inlay.model.layout import LayerSpec, resolve
+from inlay.model.mixers.attention import AttentionConfig
+from inlay.model.transformer import Transformer
+
+architectures = Registry("architecture", "inlay.model.architectures")
+
+_OUTER = {"embedding": "model.embed_tokens", "final_norm": "model.norm", "head": "lm_head"}
+_NORMS = {"mixer_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
+
+
+class Reason(NamedTuple):
+    """Why an architecture cannot express a model: the key that stands in the way, and the sentence."""
+
+    key: str
+    text: str
+
+
+class Architecture(Config):
+    """One architecture of transformers; its kind is the `model_type` of config.json."""
+
+    kind: str
+
+    CLASS: ClassVar[str]
+    """Name of the class in transformers."""
+    MIXERS: ClassVar[frozenset[str]] = frozenset({"attention"})
+    MLP: ClassVar[str] = "swiglu"
+    NORM: ClassVar[str] = "rms"
+    NORM_EPS: ClassVar[str] = "rms_norm_eps"
+    QK_NORM: ClassVar[bool] = False
+    BIASES: ClassVar[frozenset[str]] = frozenset({"none"})
+    WINDOWS: ClassVar[Literal["none", "uniform", "layers"]] = "none"
+    """No windows; one for all layers; one size in the layers that a list names."""
+    HEAD_DIM: ClassVar[bool] = True
+    """Whether its config has the size of a head apart from width / heads."""
+    HEADS_DIVIDE_WIDTH: ClassVar[bool] = False
+    """Whether its config insists on that even so."""
+    RENAMED: ClassVar[dict[str, str]] = {}
+    """Its own names for weights that the mixers and networks call otherwise."""
+
+    def reasons(self, config: ModelConfig) -> list[Reason]:
+        """Why its class is not this model; empty when it is. One reason a key, the first layer's."""
+        found = [*self._model_reasons(config)]
+        for spec in resolve(config):
+            found += self._layer_reasons(spec, config.width)
+        found += _uneven(config, self.WINDOWS)
+        return list({reason.key: reason for reason in reversed(found)}.values())[::-1]
+
+    def refusal(self, config: ModelConfig) -> str | None:
+        """One line that says why its class is not this model, naming layer and key; None when it is."""
+        reasons = self.reasons(config)
+        return f"{self.kind}: {'; '.join(reason.text for reason in reasons)}" if reasons else None
+
+    def hf_config(self, config: ModelConfig, vocab_size: int, context: int) -> dict[str, Any]:
+        """The config.json of a model of `vocab_size` tokens at `context` positions, without dtype and token ids."""
+        return {
+            "architectures": [self.CLASS],
+            "model_type": self.kind,
+            "vocab_size": vocab_size,
+            "hidden_size": config.width,
+            "num_hidden_layers": config.layers,
+            "max_position_embeddings": context,
+            self.NORM_EPS: config.norm_eps,
+            "tie_word_embeddings": config.tie_embeddings,
+            "initializer_range": config.init_std,
+            "use_cache": True,
+            **self.layer_keys(config),
+        }
+
+    def names(self, config: ModelConfig) -> dict[str, str]:
+        """Its name of each weight by ours, in our order. What only training uses is not among them."""
+        with torch.device("meta"):
+            model = Transformer(config.model_copy(update={"mtp": None, "horizon": None}), 1)
+        return {name: self._name(model, name) for name, _ in model.named_parameters()}
+
+    def read(self, data: dict[str, Any], where: str) -> ModelConfig:
+        """The model that a config.json describes. Raises BadInput that names the file `where` and the key."""
+        keys = HFKeys(data, where)
+        width, layers = keys.integer("hidden_size"), keys.integer("num_hidden_layers")
+        blocks = self.read_blocks(keys, width, layers)
+        names = [name for name, _ in blocks]
+        std = keys.number("initializer_range", 0.02)
+        fields = {
+            "width": width,
+            "layers": layers,
+            "blocks": dict(blocks),
+            "pattern": _period(names),
+            "norm": self.NORM,
+            "norm_eps": keys.number(self.NORM_EPS, 1e-6),
+            "tie_embeddings": keys.flag("tie_word_embeddings", self.TIED),
+            "init_std": std,
+            "embedding_std": std,
+        }
+        return validate(ModelConfig, fields, where=where)
+
+    TIED: ClassVar[bool] = False
+    """Whether the embeddings are tied when config.json does not say."""
+
+    @abstractmethod
+    def layer_keys(self, config: ModelConfig) -> dict[str, Any]:
+        """The keys of config.json about mixers and networks, for a model that has no reasons against it."""
+
+    @abstractmethod
+    def read_blocks(self, keys: HFKeys, width: int, layers: int) -> list[tuple[str, dict[str, Any]]]:
+        """The name and the options of the block of each layer."""
+
+    def _model_reasons(self, config: ModelConfig) -> Iterator[Reason]:
+        if config.norm != self.NORM:
+            yield Reason("norm", f"norm = {config.norm}, where it has {self.NORM}")
+        if config.head_softcap is not None:
+            yield Reason("head_softcap", f"head_softcap = {config.head_softcap:g}: {_ONLY_GEMMA}")
+        for index, owner in enumerate(config.kv_share.owners(config.names)):
+            if owner is not None:
+                yield Reason(
+                    "kv_share",
+                    f"kv_share.kind = {config.kv_share.kind}: layer {index} ({config.names[index]}) reads the K/V of"
+                    f" layer {owner}; Gemma 3n alone shares K/V, with norms after mixer and network"
+                    " that this model has not",
+                )
+                break
+
+    def _layer_reasons(self, spec: LayerSpec, width: int) -> Iterator[Reason]:
+        where = f"layer {spec.index} ({spec.name})"
+        mixer, mlp = spec.block.mixer, spec.block.mlp
+        if mixer.kind not in self.MIXERS:
+            having = " and ".join(sorted(self.MIXERS))
+            yield Reason("mixer.kind", f"{where}: mixer.kind = {mixer.kind}, where it has {having}")
+        elif isinstance(mixer, AttentionConfig):
+            yield from self._attention_reasons(mixer, where, width)
+        if mlp.kind != self.MLP:
+            yield Reason("mlp.kind", f"{where}: mlp.kind = {mlp.kind}, where it has {self.MLP}")
+
+    def _attention_reasons(self, mixer: AttentionConfig, where: str, width: int) -> Iterator[Reason]:
+        if mixer.qk_norm != self.QK_NORM:
+            having = "a gain on every query and key head" if self.QK_NORM else "no norm on queries and keys"
+            value = str(mixer.qk_norm).lower()
+            yield Reason("mixer.qk_norm", f"{where}: mixer.qk_norm = {value}, where it has {having}")
+        if mixer.bias not in self.BIASES:
+            having = " or ".join(sorted(self.BIASES))
+            yield Reason("mixer.bias", f"{where}: mixer.bias = {mixer.bias}, where it has {having}")
+        if mixer.window is not None and self.WINDOWS == "none":
+            yield Reason("mixer.window", f"{where}: mixer.window = {mixer.window}, and it has no windows")
+        if mixer.softcap is not None:
+            yield Reason("mixer.softcap", f"{where}: mixer.softcap = {mixer.softcap:g}: {_ONLY_GEMMA}")
+        size, heads = mixer.head_size, mixer.heads
+        if not self.HEAD_DIM and size * heads != width:
+            yield Reason(
+                "mixer.head_size",
+                f"{where}: mixer.head_size = {size}, where it has width / heads = {width} / {heads}",
+            )
+        elif self.HEADS_DIVIDE_WIDTH and width % heads:
+            yield Reason("mixer.heads", f"{where}: mixer.heads = {heads}, which does not divide width = {width}")
+
+    def _name(self, model: Transformer, path: str) -> str:
+        outer, _, leaf = path.rpartition(".")
+        if outer in _OUTER:
+            return f"{self._renamed(_OUTER[outer])}.{leaf}"
+        _, index, part, *rest = path.split(".")
+        if part in _NORMS:
+            inner = _NORMS[part]
+        else:
+            block = model.layers[int(index)]
+            module = block.mixer if part == "mixer" else block.mlp
+            # A parameter of its own, without a module around it, is the weight of its name.
+            name, leaf = (".".join(rest[:-1]), leaf) if len(rest) > 1 else (rest[0], "weight")
+            inner = module.HF[name]
+        return f"model.layers.{index}.{self._renamed(inner)}.{leaf}"
+
+    def _renamed(self, name: str) -> str:
+        return self.RENAMED.get(name, name)
+
+
+_DISTANCE = {"mixer.kind": 4, "norm": 2, "mlp.kind": 2}
+"""How far some keys are from what an architecture has, in ordinary ones."""
+_ONLY_GEMMA = "Gemma 2 alone has it, with norms after mixer and network that this model has not"
+
+
+def all_architectures() -> dict[str, Architecture]:
+    """Every architecture by its `model_type`."""
+    found = {}
+    for kind in architectures.members():
+        member = architectures.get(kind)()
+        assert isinstance(member, Architecture)
+        found[kind] = member
+    return found
+
+
+def refusal(config: ModelConfig) -> str | None:
+    """One line that says why no architecture of transformers is this model, by those that come nearest; None when one
+    is."""
+    members = all_architectures().values()
+    distances = {
+        member.kind: sum(_DISTANCE.get(reason.key, 1) for reason in member.reasons(config)) for member in members
+    }
+    least = min(distances.values())
+    if least == 0:
+        return None
+    close = "; ".join(str(member.refusal(config)) for member in members if distances[member.kind] == least)
+    return f"transformers has no class for this model ({close})"
+
+
+def choose(config: ModelConfig) -> Architecture:
+    """The architecture whose class is exactly this model. Raises BadInput that says why none is."""
+    for member in all_architectures().values():
+        if not member.reasons(config):
+            return member
+    raise BadInput(str(refusal(config)))
+
+
+def architecture_of(data: dict[str, Any], where: str) -> Architecture:
+    """The architecture that a config.json names. Raises BadInput for one that inlay does not have."""
+    known = all_architectures()
+    kind = data.get("model_type")
+    if kind not in known:
+        shown = f"model_type = {kind!r}" if kind is not None else "the key model_type is missing"
+        advice = nearest(str(kind), known) if kind is not None else ""
+        raise BadInput(f"{where}: {shown}; inlay opens {', '.join(known)}{advice if 'mean' in advice else ''}")
+    member = known[kind]
+    named = data.get("architectures") or [member.CLASS]
+    if named != [member.CLASS]:
+        raise BadInput(f"{where}: architectures = {named}, where a language model of {kind} is [{member.CLASS!r}]")
+    return member
+
+
+def attention_keys(mixer: AttentionConfig, *, head_dim: bool = True) -> dict[str, Any]:
+    """The keys of grouped-query attention that all architectures have in common."""
+    return {
+        "num_attention_heads": mixer.heads,
+        "num_key_value_heads": mixer.kv_heads,
+        **({"head_dim": mixer.head_size} if head_dim else {}),
+        **rope_keys(mixer.rope_theta, mixer.rope_scaling),
+        "attention_dropout": 0.0,
+    }
+
+
+def read_attention(keys: HFKeys, width: int, theta: float = 10_000.0, **options: Any) -> dict[str, Any]:
+    """The options of attention from those keys; `options` are the others."""
+    heads = keys.integer("num_attention_heads")
+    size = keys.integer("head_dim", width // heads if heads and width % heads == 0 else None)
+    theta, scaling = keys.rope(theta)
+    return {
+        "kind": "attention",
+        "heads": heads,
+        "kv_heads": keys.integer("num_key_value_heads", heads),
+        "head_size": size,
+        "rope_theta": theta,
+        "rope_scaling": None if scaling is None else scaling.to_dict(),
+        "qk_norm": False,
+        **options,
+    }
+
+
+def first_attention(config: ModelConfig) -> AttentionConfig:
+    """The first attention layer's options; those of all, but for the window, where no reason stands against it."""
+    mixers = (spec.block.mixer for spec in resolve(config))
+    return next(mixer for mixer in mixers if isinstance(mixer, AttentionConfig))
+
+
+def windows(config: ModelConfig) -> list[int | None]:
+    """The window of each layer; None for layers without one and for other mixers."""
+    return [getattr(spec.block.mixer, "window", None) for spec in resolve(config)]
+
+
+def window_keys(config: ModelConfig) -> dict[str, Any]:
+    """Qwen's keys of windows: one size, and the kind of each layer."""
+    found = windows(config)
+    sizes = sorted({size for size in found if size is not None})
+    kinds = ["full_attention" if size is None else "sliding_attention" for size in found]
+    return {
+        "use_sliding_window": bool(sizes),
+        "sliding_window": sizes[0] if sizes else None,
+        "max_window_layers": config.layers,
+        "layer_types": kinds,
+    }
+
+
+def read_windows(keys: HFKeys, layers: int) -> list[int | None]:
+    """The window of each layer from Qwen's keys. The layers from `max_window_layers` on slide where no list says."""
+    slides = keys.flag("use_sliding_window", False) and keys.data.get("sliding_window", 4096) is not None
+    size = keys.integer("sliding_window", 4096) if slides else None
+    kinds = keys.names("layer_types", layers)
+    if kinds is None:
+        first = keys.integer("max_window_layers", 28)
+        return [size if index >= first else None for index in range(layers)]
+    for kind in kinds:
+        if kind not in ("full_attention", "sliding_attention") or (size is None and kind == "sliding_attention"):
+            raise keys.error(
+                "layer_types", "where full_attention belongs, or sliding_attention under use_sliding_window"
+            )
+    return [size if kind == "sliding_attention" else None for kind in kinds]
+
+
+def windowed_blocks(
+    mixer: dict[str, Any], mlp: dict[str, Any], found: Sequence[int | None]
+) -> list[tuple[str, dict[str, Any]]]:
+    """The blocks of layers that differ in their windows alone: `full` and `local`."""
+    return [
+        ("full" if window is None else "local", {"mixer": {**mixer, "window": window}, "mlp": mlp}) for window in found
+    ]
+
+
+def _period(names: Sequence[str]) -> list[str]:
+    """The shortest pattern that repeats to `names`."""
+    for length in range(1, len(names) + 1):
+        if len(names) % length == 0 and list(names) == list(names[:length]) * (len(names) // length):
+            return list(names[:length])
+    return list(names)
+
+
+def _uneven(config: ModelConfig, allowed: str) -> Iterator[Reason]:
+    """Options that differ between layers of one kind, where config.json has one number for all."""
+    first: dict[str, tuple[LayerSpec, dict[str, Any]]] = {}
+    window: tuple[LayerSpec, int] | None = None
+    for spec in resolve(config):
+        for name, part in (("mixer", spec.block.mixer), ("mlp", spec.block.mlp)):
+            values = {key: value for key, value in part.to_dict().items() if key != "window" or allowed == "uniform"}
+            other, expected = first.setdefault(f"{name} {part.kind}", (spec, values))
+            for key, value in values.items():
+                if value != expected[key]:
+                    yield _differing(spec, other, f"{name}.{key}", value, expected[key])
+        size = getattr(spec.block.mixer, "window", None)
+        if allowed == "layers" and size is not None:
+            window = window or (spec, size)
+            if size != window[1]:
+                yield _differing(spec, window[0], "mixer.window", size, window[1])
+
+
+def _differing(spec: LayerSpec, other: LayerSpec, key: str, value: object, expected: object) -> Reason:
+    text = f"layer {spec.index} ({spec.name}): {key} = {value}, where layer {other.index} ({other.name}) has {expected}"
+    return Reason(f"{key} differs", f"{text}, and it has one for all")

@@ -1,0 +1,1 @@
+"""One file an architecture of transformers; `inlay.model.architecture.architectures` finds them."""

@@ -1,0 +1,68 @@
+"""DeepSeek-V3 (2412.19437) with every layer dense: multi-head latent attention and SwiGLU, no experts.
+
+Its class interleaves rotary channels unless told otherwise; ours are halves, so `rope_interleave` is false. The norms
+on its latents have an eps of their own, which is ours too.
+"""
+
+from typing import Any, ClassVar, Literal
+
+from inlay.model.architecture import Architecture, architectures
+from inlay.model.config import ModelConfig
+from inlay.model.hf_keys import HFKeys, rope_keys
+from inlay.model.layout import resolve
+from inlay.model.mixers.mla import MLAConfig
+
+
+@architectures.register
+class DeepSeekV3(Architecture):
+    """`DeepseekV3ForCausalLM`."""
+
+    kind: Literal["deepseek_v3"] = "deepseek_v3"
+    CLASS: ClassVar[str] = "DeepseekV3ForCausalLM"
+    MIXERS: ClassVar[frozenset[str]] = frozenset({"mla"})
+
+    def layer_keys(self, config: ModelConfig) -> dict[str, Any]:
+        specs = resolve(config)
+        mixer = next(spec.block.mixer for spec in specs if isinstance(spec.block.mixer, MLAConfig))
+        return {
+            "num_attention_heads": mixer.heads,
+            "num_key_value_heads": mixer.heads,
+            "q_lora_rank": mixer.q_rank,
+            "kv_lora_rank": mixer.kv_rank,
+            "qk_nope_head_dim": mixer.nope_size,
+            "qk_rope_head_dim": mixer.rope_size,
+            "v_head_dim": mixer.value_size,
+            "rope_interleave": False,
+            **rope_keys(mixer.rope_theta, None),
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "first_k_dense_replace": config.layers,
+            "num_nextn_predict_layers": 0,
+            "intermediate_size": specs[0].block.mlp.inner,
+            "hidden_act": "silu",
+        }
+
+    def read_blocks(self, keys: HFKeys, width: int, layers: int) -> list[tuple[str, dict[str, Any]]]:
+        keys.only("hidden_act", "silu", "silu")
+        keys.only("attention_bias", False, False)
+        keys.only("rope_interleave", True, False)
+        if keys.integer("first_k_dense_replace", 3) < layers:
+            raise keys.error(
+                "first_k_dense_replace", f"so that later layers have experts; inlay opens {layers} of {layers}"
+            )
+        theta, scaling = keys.rope()
+        if scaling is not None:
+            raise keys.error("rope_parameters", "and inlay has no scaling in mla")
+        rank = keys.data.get("q_lora_rank", 1536)
+        mixer = {
+            "kind": "mla",
+            "heads": keys.integer("num_attention_heads"),
+            "q_rank": None if rank is None else keys.integer("q_lora_rank", 1536),
+            "kv_rank": keys.integer("kv_lora_rank", 512),
+            "nope_size": keys.integer("qk_nope_head_dim", 128),
+            "rope_size": keys.integer("qk_rope_head_dim", 64),
+            "value_size": keys.integer("v_head_dim", 128),
+            "rope_theta": theta,
+        }
+        mlp = {"kind": "swiglu", "inner": keys.integer("intermediate_size")}
+        return [("full", {"mixer": mixer, "mlp": mlp})] * layers

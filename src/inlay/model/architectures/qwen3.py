@@ -1,0 +1,47 @@
+"""Qwen3: grouped-query attention with QK-norm, SwiGLU, windows in the layers that a list names. Our default."""
+
+from typing import Any, ClassVar, Literal
+
+from inlay.model.architecture import (
+    Architecture,
+    architectures,
+    attention_keys,
+    first_attention,
+    read_attention,
+    read_windows,
+    window_keys,
+    windowed_blocks,
+)
+from inlay.model.config import ModelConfig
+from inlay.model.hf_keys import HFKeys
+from inlay.model.layout import resolve
+
+
+@architectures.register
+class Qwen3(Architecture):
+    """`Qwen3ForCausalLM`; vLLM and llama.cpp know it too (llama.cpp without windows)."""
+
+    kind: Literal["qwen3"] = "qwen3"
+    CLASS: ClassVar[str] = "Qwen3ForCausalLM"
+    QK_NORM: ClassVar[bool] = True
+    BIASES: ClassVar[frozenset[str]] = frozenset({"none", "all"})
+    WINDOWS: ClassVar[Literal["none", "uniform", "layers"]] = "layers"
+
+    def layer_keys(self, config: ModelConfig) -> dict[str, Any]:
+        mixer = first_attention(config)
+        return {
+            **attention_keys(mixer),
+            "attention_bias": mixer.bias == "all",
+            **window_keys(config),
+            "intermediate_size": resolve(config)[0].block.mlp.inner,
+            "hidden_act": "silu",
+        }
+
+    def read_blocks(self, keys: HFKeys, width: int, layers: int) -> list[tuple[str, dict[str, Any]]]:
+        keys.only("hidden_act", "silu", "silu")
+        bias = "all" if keys.flag("attention_bias", False) else "none"
+        # Its config has a size of its own where none is given, whatever the width.
+        size = keys.integer("head_dim", 128)
+        mixer = read_attention(keys, width, qk_norm=True, bias=bias, head_size=size)
+        mlp = {"kind": "swiglu", "inner": keys.integer("intermediate_size")}
+        return windowed_blocks(mixer, mlp, read_windows(keys, layers))

@@ -1,0 +1,65 @@
+"""StarCoder2 (2402.19173): LayerNorm, tanh GELU, one window for all layers, biases on all maps or on none."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+from inlay.model.architecture import (
+    Architecture,
+    Reason,
+    architectures,
+    attention_keys,
+    first_attention,
+    read_attention,
+    windowed_blocks,
+    windows,
+)
+from inlay.model.config import ModelConfig
+from inlay.model.hf_keys import HFKeys
+from inlay.model.layout import LayerSpec, resolve
+from inlay.model.mixers.attention import AttentionConfig
+from inlay.model.mlps.gelu import GELUConfig
+
+
+@architectures.register
+class StarCoder2(Architecture):
+    """`Starcoder2ForCausalLM`."""
+
+    kind: Literal["starcoder2"] = "starcoder2"
+    CLASS: ClassVar[str] = "Starcoder2ForCausalLM"
+    MLP: ClassVar[str] = "gelu"
+    NORM: ClassVar[str] = "layer"
+    NORM_EPS: ClassVar[str] = "norm_epsilon"
+    BIASES: ClassVar[frozenset[str]] = frozenset({"none", "all"})
+    WINDOWS: ClassVar[Literal["none", "uniform", "layers"]] = "uniform"
+    HEAD_DIM: ClassVar[bool] = False
+    TIED: ClassVar[bool] = True
+
+    def layer_keys(self, config: ModelConfig) -> dict[str, Any]:
+        mixer = first_attention(config)
+        return {
+            **attention_keys(mixer, head_dim=False),
+            "sliding_window": windows(config)[0],
+            "use_bias": mixer.bias == "all",
+            "intermediate_size": resolve(config)[0].block.mlp.inner,
+            "hidden_act": "gelu_pytorch_tanh",
+            "residual_dropout": 0.0,
+            "embedding_dropout": 0.0,
+        }
+
+    def read_blocks(self, keys: HFKeys, width: int, layers: int) -> list[tuple[str, dict[str, Any]]]:
+        keys.only("hidden_act", "gelu_pytorch_tanh", "gelu_pytorch_tanh")
+        bias = keys.flag("use_bias", True)
+        mixer = read_attention(keys, width, bias="all" if bias else "none")
+        window = keys.integer("sliding_window") if keys.data.get("sliding_window") is not None else None
+        mlp = {"kind": "gelu", "inner": keys.integer("intermediate_size"), "bias": bias}
+        return windowed_blocks(mixer, mlp, [window] * layers)
+
+    def _layer_reasons(self, spec: LayerSpec, width: int) -> Iterator[Reason]:
+        yield from super()._layer_reasons(spec, width)
+        mixer, mlp = spec.block.mixer, spec.block.mlp
+        if isinstance(mixer, AttentionConfig) and isinstance(mlp, GELUConfig) and mlp.bias != (mixer.bias == "all"):
+            yield Reason(
+                "mlp.bias",
+                f"layer {spec.index} ({spec.name}): mlp.bias = {str(mlp.bias).lower()} beside mixer.bias ="
+                f" {mixer.bias}, where it has biases everywhere or nowhere",
+            )

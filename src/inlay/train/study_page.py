@@ -1,0 +1,210 @@
+"""The result of a sweep as a table (terminal, Markdown) and a plot (SVG): `table.md` and `curves.svg` beside it.
+
+Cells are means over seeds; behind ± stands half the distance between the lowest and the highest seed. Differences to
+the first arm are taken seed by seed, so that what a seed does to every arm alike drops out.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from markupsafe import escape
+
+from inlay.config.files import write_atomic
+from inlay.evaluate.charts import HEIGHT, WIDTH, Series, line_chart
+from inlay.evaluate.report_data import Point
+
+TABLE, PLOT = "table.md", "curves.svg"
+COLOURS = (
+    "#111111", "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd",
+    "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf", "#f2b701",
+)  # fmt: skip
+LEGEND_WIDTH = 150
+STYLE = """
+text { font: 11px system-ui, sans-serif; fill: #333 }
+.title { font-weight: 600; font-size: 13px }
+.grid { stroke: #ddd; stroke-width: 1 }
+.line { fill: none; stroke-width: 1.6; stroke-linejoin: round }
+"""
+
+Result = dict[str, Any]
+
+
+def write_pages(folder: str | Path, result: Result) -> list[Path]:
+    """Writes the table and, where there are curves, the plot of `result` into `folder`; returns their paths."""
+    place = Path(folder)
+    write_atomic(place / TABLE, markdown(result))
+    plot = svg(result)
+    if plot is None:
+        return [place / TABLE]
+    write_atomic(place / PLOT, plot)
+    return [place / TABLE, place / PLOT]
+
+
+def columns(result: Result) -> list[str]:
+    """The titles of the table's columns."""
+    wanted = result["measures"]
+    found = ["arm"]
+    if "size" in wanted:
+        found.append("parameters")
+    if "loss" in wanted:
+        found += ["l2r", f"l2r − {result['reference']}", "psm", "spm"]
+    if "speed" in wanted:
+        found.append("train tokens/s")
+    if "size" in wanted:
+        found.append(f"K/V bytes/token at {result['context']:,}")
+    if "decode" in wanted:
+        found.append("decode tokens/s")
+    return found
+
+
+def rows(result: Result) -> list[list[str]]:
+    """The cells of the table, an arm a row."""
+    wanted = result["measures"]
+    reference = next(arm for arm in result["arms"] if arm["name"] == result["reference"])
+    found = []
+    for arm in result["arms"]:
+        cells = [arm["name"]]
+        if "size" in wanted:
+            cells.append(f"{arm['parameters']:,}" if "parameters" in arm else "")
+        if "loss" in wanted:
+            differences = list(_differences(arm, reference, "l2r"))
+            cells += [
+                _spread(_losses(arm, "l2r"), 3),
+                _spread(differences, 3, sign=True) if arm is not reference else "",
+            ]
+            cells += [_spread(_losses(arm, kind), 3) for kind in ("psm", "spm")]
+        if "speed" in wanted:
+            cells.append(_spread([run["tokens_per_second"] for run in arm["runs"] if run["tokens_per_second"]], 0))
+        if "size" in wanted:
+            share = arm["cache_bytes"] / reference["cache_bytes"] if {*arm, *reference} >= {"cache_bytes"} else None
+            cells.append(f"{arm['cache_bytes']:,.0f} ({share:.0%})" if share is not None else "")
+        if "decode" in wanted:
+            decode = arm.get("decode")
+            cells.append(f"{decode['median']:,.0f} ({decode['low']:,.0f}-{decode['high']:,.0f})" if decode else "")
+        found.append(cells)
+    return found
+
+
+def notes(result: Result) -> list[str]:
+    """What a reader of the table has to know, a sentence each, and every run that failed."""
+    tokens = sorted({run["tokens"] for arm in result["arms"] for run in arm["runs"] if run["tokens"]})
+    machine = result["machine"]
+    loads = [run["load_before"] for arm in result["arms"] for run in arm["runs"] if run.get("load_before") is not None]
+    found = [
+        f"Seeds: {len(result['seeds'])}; tokens a run: {' or '.join(f'{count:,}' for count in tokens)}. Losses in nats"
+        " per token of the same held-out rows; ± is half the distance between the lowest and the highest seed.",
+        f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}"
+        + (f"; load before a run {min(loads):.1f} to {max(loads):.1f}." if loads else "."),
+    ]
+    if "decode" in result["measures"]:
+        found.append(
+            "Decoding: one row in fp32, greedy, with the cache, arms interleaved; median (lowest-highest) of rounds."
+        )
+    return found + [f"{folder} failed: {reason}" for folder, reason in result["failed"].items()]
+
+
+def markdown(result: Result) -> str:
+    """The table and its notes as Markdown."""
+    titles = columns(result)
+    lines = [f"| {' | '.join(titles)} |", f"|{'---|' + '---:|' * (len(titles) - 1)}"]
+    lines += [f"| {' | '.join([f'`{cells[0]}`', *cells[1:]])} |" for cells in rows(result)]
+    return "\n".join([*lines, "", *notes(result)]) + "\n"
+
+
+def print_result(result: Result) -> None:
+    """Prints the table and its notes."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"sweep {result['name']}", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    for number, title in enumerate(columns(result)):
+        table.add_column(title, justify="right" if number else "left", no_wrap=number == 0)
+    for cells in rows(result):
+        table.add_row(*cells)
+    console = Console(highlight=False)
+    console.print(table)
+    for line in notes(result):
+        console.print(line, markup=False)
+
+
+def svg(result: Result) -> str | None:
+    """The plot: left-to-right validation loss against tokens, and its difference to the first arm; None without curves.
+
+    A line is the mean over the seeds of an arm.
+    """
+    curves = {arm["name"]: _mean_curve(arm) for arm in result["arms"]}
+    reference = dict(curves.get(result["reference"], []))
+    if not reference:
+        return None
+    colours = {name: number for number, name in enumerate(curves)}
+    absolute = [Series(name, points, colours[name]) for name, points in curves.items()]
+    relative = [
+        Series(name, [(x, y - reference[x]) for x, y in points if x in reference], colours[name])
+        for name, points in curves.items()
+    ]
+    panels = [
+        line_chart("held-out loss", "left to right, nats per token", absolute),
+        line_chart("difference", f"left to right, minus {result['reference']}, nats per token", relative),
+    ]
+    drawn = [panel for panel in panels if panel is not None]
+    if len(drawn) < len(panels):
+        return None
+    width, height = 2 * WIDTH + LEGEND_WIDTH, max(HEIGHT, 24 + 18 * len(curves)) + 26
+    rules = "".join(
+        f".line.c{number} {{ stroke: {_colour(number)}{'; stroke-dasharray: 5 3' if number >= len(COLOURS) else ''} }}"
+        f" .dot.c{number} {{ fill: {_colour(number)} }}\n"
+        for number in colours.values()
+    )
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"'
+        f' aria-label="{escape(result["name"])}">',
+        f"<style>{STYLE}{rules}</style>",
+        f'<rect width="{width}" height="{height}" fill="#fff"/>',
+    ]
+    for number, panel in enumerate(drawn):
+        x = number * WIDTH
+        parts.append(f'<text class="title" x="{x + 10}" y="16">{escape(panel.title)}</text>')
+        placed = f'<svg x="{x}" y="24" width="{WIDTH}" height="{HEIGHT}" '
+        parts.append(str(panel.svg).replace("<svg ", placed, 1))
+    for name, number in colours.items():
+        if curves[name]:
+            x, y = 2 * WIDTH + 12, 40 + 18 * number
+            parts.append(f'<line class="line c{number}" x1="{x}" x2="{x + 18}" y1="{y - 4}" y2="{y - 4}"/>')
+            parts.append(f'<text x="{x + 24}" y="{y}">{escape(name)} {curves[name][-1][1]:.3f}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _colour(number: int) -> str:
+    return COLOURS[number % len(COLOURS)]
+
+
+def _losses(arm: dict[str, Any], kind: str) -> list[float]:
+    return [run["loss"][kind] for run in arm["runs"] if kind in run["loss"]]
+
+
+def _differences(arm: dict[str, Any], reference: dict[str, Any], kind: str) -> Iterator[float]:
+    """The loss of each seed minus that of the reference with the same seed."""
+    expected = {run["seed"]: run["loss"][kind] for run in reference["runs"] if kind in run["loss"]}
+    for run in arm["runs"]:
+        if kind in run["loss"] and run["seed"] in expected:
+            yield run["loss"][kind] - expected[run["seed"]]
+
+
+def _mean_curve(arm: dict[str, Any]) -> list[Point]:
+    """The mean over seeds of the left-to-right curve, where all seeds have been measured."""
+    seeds = [dict(map(tuple, run.get("curves", {}).get("l2r", []))) for run in arm["runs"]]
+    if not seeds:
+        return []
+    common = sorted(set.intersection(*map(set, seeds)))
+    return [(x, sum(seed[x] for seed in seeds) / len(seeds)) for x in common]
+
+
+def _spread(values: list[float], digits: int, *, sign: bool = False) -> str:
+    """The mean, and half the distance between the lowest and the highest where there are several."""
+    if not values:
+        return ""
+    mean = sum(values) / len(values)
+    text = f"{mean:{'+' if sign else ''},.{digits}f}"
+    return text if len(values) == 1 else f"{text} ±{(max(values) - min(values)) / 2:,.{digits}f}"
