@@ -13,7 +13,7 @@ from inlay import __version__
 from inlay.cli.main import main
 from inlay.config import BadInput, InlayError
 
-VERBS = ("demo", "prepare", "inspect", "train", "evaluate", "complete", "report")
+VERBS = ("demo", "prepare", "inspect", "train", "sweep", "evaluate", "complete", "export", "report")
 
 
 def test_help_lists_the_verbs_and_no_others(inlay: Callable[..., Any]) -> None:

@@ -73,7 +73,7 @@ def test_a_copy_that_differs_is_a_failure(
     status, printed, err = inlay("export", run, "--to", "gguf", "--out", out, "--check")
     assert status == 1
     assert "the copy does not compute the same" in err
-    assert "transformers is missing: pip install 'inlay[export]'" in printed
+    assert "transformers is missing: pip install 'inlay[check]'" in printed
     assert out.exists()
 
 
@@ -111,7 +111,7 @@ def test_bad_input(
     assert status == 2
     assert err.count("\n") == 1
     monkeypatch.setitem(sys.modules, "gguf", None)
-    message = "inlay: GGUF export needs the package gguf: pip install 'inlay[export]'\n"
+    message = "inlay: GGUF export needs the package gguf: pip install gguf\n"
     assert inlay("export", run, "--to", "gguf", "--out", out) == (2, "", message)
     assert not out.exists()
 

@@ -48,3 +48,13 @@ def test_names_of_blocks_say_nothing() -> None:
     (name,) = one.blocks
     other = one.model_copy(update={"blocks": {"renamed": one.blocks[name]}, "pattern": ("renamed",)})
     assert leaves(one) == leaves(other)
+
+
+def test_size_comes_before_nearness(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = all_presets()["mixattention-nano"]
+    far = own.model_copy(update={"norm_eps": 0.5, "init_std": 0.5, "embedding_std": 0.5})
+    presets = {"far-nano": far, "near-1b": own.model_copy(update={"norm_eps": 0.5}), "own-nano": own}
+    monkeypatch.setattr("inlay.export.nearest.all_presets", lambda: presets)
+    assert nearest_preset(own, lambda config: config is not own) == "far-nano"
+    # Where none of its size is taken, any other is better than none.
+    assert nearest_preset(own, lambda config: config is presets["near-1b"]) == "near-1b"

@@ -124,11 +124,12 @@ def test_bf16_weights_open_without_a_second_copy(saved: Path, tokenizer: Tokeniz
 
 def test_a_change_of_the_file_does_not_reach_an_opened_model(folder: Path) -> None:
     opened = open_model(folder, device="cpu")
-    before = opened.model.blocks[0].mlp.up.weight.clone()
+    weight = opened.model.get_parameter("blocks.0.mlp.up.weight")
+    before = weight.clone()
     with (folder / "model.safetensors").open("r+b") as file:
         file.seek(4096)
         file.write(b"\xff" * (1 << 16))
-    assert torch.equal(opened.model.blocks[0].mlp.up.weight, before)
+    assert torch.equal(weight, before)
 
 
 def rewrite(folder: Path, edit: Any) -> None:
@@ -292,6 +293,7 @@ def test_no_code_of_the_folder_is_run(folder: Path) -> None:
 
 def test_the_verbs_take_a_folder(saved: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     from inlay.cli.complete import complete as verb
+    from inlay.cli.judge import evaluate as judge
     from inlay.evaluate.run import evaluate
 
     (tmp_path / "a.py").write_text("def add(first, second):\n    return first + second\n" * 3)
@@ -300,5 +302,7 @@ def test_the_verbs_take_a_folder(saved: Path, tmp_path: Path, capfdbinary: pytes
     result = evaluate(saved, data=tmp_path, order="psm", limit=2, family="inlay")
     assert result["gold"]["exact"] == 1.0
     assert not (saved / "evaluations").exists()
+    judge(str(saved), "family=qwen2.5-coder", data=tmp_path, limit=2, as_json=True)
+    assert list(json.loads(capfdbinary.readouterr().out)["metrics"]) == ["psm"]
     with pytest.raises(BadInput, match="--data PATH"):
         evaluate(saved)

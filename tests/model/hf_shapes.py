@@ -39,7 +39,9 @@ CONFIGS: dict[str, ModelConfig] = {
     "qwen3 wide heads": model_config({**ATTENTION, "head_size": 12, "bias": "all"}, tie_embeddings=False),
     "qwen3 windows": two_blocks({**ATTENTION, "window": 5}, "local"),
     "llama": model_config({**PLAIN, "head_size": 12, "rope_theta": 500_000.0}, norm_eps=1e-5),
-    "llama scaled": model_config({**PLAIN, "rope_scaling": LLAMA3, "bias": "all"}, tie_embeddings=False),
+    "llama scaled": model_config(
+        {**PLAIN, "rope_theta": 100.0, "rope_scaling": LLAMA3, "bias": "all"}, tie_embeddings=False
+    ),
     "llama linear": model_config({**PLAIN, "rope_scaling": {"kind": "linear", "factor": 2.0}}),
     "qwen2": model_config({**PLAIN, "bias": "qkv"}),
     "arcee": model_config(PLAIN, {"kind": "relu2", "inner": 40}),
@@ -67,7 +69,7 @@ BASE: dict[str, Any] = {
 }
 LLAMA3_ROPE = {
     "rope_type": "llama3",
-    "rope_theta": 10_000.0,
+    "rope_theta": 100.0,  # of four frequencies one is blended
     "factor": 8.0,
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,

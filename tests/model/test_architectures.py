@@ -146,6 +146,21 @@ def test_older_forms_of_rope_and_lfm2_keys() -> None:
     assert resolve(read)[0].block.mlp.inner == 48  # two thirds of 60, rounded up to a multiple of 16
 
 
+@pytest.mark.parametrize("first", [0, 2, 4])
+def test_layers_that_slide_without_a_list_are_those_of_transformers(first: int) -> None:
+    transformers = pytest.importorskip("transformers")
+    data = choose(CONFIGS["qwen3"]).hf_config(CONFIGS["qwen3"], VOCAB, 64)
+    data |= {"layer_types": None, "use_sliding_window": True, "sliding_window": 7, "max_window_layers": first}
+    kinds = transformers.Qwen3Config.from_dict(data).layer_types
+    read = all_architectures()["qwen3"].read(data, "x")
+    found = [spec.block.mixer.window for spec in resolve(read)]
+    assert found == [7 if kind == "sliding_attention" else None for kind in kinds]
+    assert found.count(7) == 4 - first
+    # Null says that none slides, whatever the flag.
+    none = all_architectures()["qwen3"].read({**data, "sliding_window": None}, "x")
+    assert {spec.block.mixer.window for spec in resolve(none)} == {None}
+
+
 def test_gelu_is_torchs() -> None:
     module = GELUConfig(inner=24, bias=True).build(8)
     assert module.HF == {"up": "mlp.c_fc", "down": "mlp.c_proj"}

@@ -1,12 +1,12 @@
-"""Cached decode against the full forward pass."""
+"""The cache of a model: its bounds and its precision. That decode equals forward stands in `test_contract.py`."""
 
 import pytest
 import torch
-from tests.model.shapes import VOCAB, packed, tiny, tiny_model
+from tests.model.peers import feed
+from tests.model.shapes import packed, tiny, tiny_model
 from torch import Tensor
 
 from inlay.model import Transformer
-from inlay.model.transformer import Cache
 
 LENGTH = 200
 
@@ -23,76 +23,15 @@ def row(model: Transformer) -> tuple[Tensor, Tensor]:
     return tokens, model(tokens, positions)
 
 
-def feed(model: Transformer, cache: Cache, tokens: Tensor, start: int, chunk: int) -> Tensor:
-    """Hidden states of tokens [1, T] fed from position `start` in chunks."""
-    parts = []
-    for begin in range(0, tokens.shape[1], chunk):
-        part = tokens[:, begin : begin + chunk]
-        parts.append(model.decode(part, start + begin + torch.arange(part.shape[1])[None], cache))
-    return torch.cat(parts, dim=1)
-
-
-@pytest.mark.parametrize("chunk", [1, 7, 64, LENGTH])
-def test_decode_equals_forward(model: Transformer, row: tuple[Tensor, Tensor], chunk: int) -> None:
-    tokens, expected = row
+def test_truncate_never_makes_a_cache_longer(model: Transformer, row: tuple[Tensor, Tensor]) -> None:
     cache = model.new_cache(1, LENGTH)
-    torch.testing.assert_close(feed(model, cache, tokens, 0, chunk), expected, atol=1e-4, rtol=1e-4)
-    assert cache.lengths.tolist() == [LENGTH]
-    assert cache.seen == LENGTH
-
-
-def test_rows_of_different_lengths_with_padding(model: Transformer) -> None:
-    """Left or right padding of -1 changes nothing; then all rows go on together, each from its own length."""
-    lengths = [3, 17, 1, 9]
-    longest = max(lengths)
-    texts = [packed((length + 5,), seed=length)[0][0] for length in lengths]
-    for left in (True, False):
-        tokens = torch.full((len(lengths), longest), VOCAB - 1)
-        positions = torch.full_like(tokens, -1)
-        for index, (text, length) in enumerate(zip(texts, lengths, strict=True)):
-            where = slice(longest - length, longest) if left else slice(0, length)
-            tokens[index, where], positions[index, where] = text[:length], torch.arange(length)
-        cache = model.new_cache(len(lengths), longest + 5)
-        hidden = [model.decode(tokens, positions, cache)]
-        assert cache.lengths.tolist() == lengths
-        for extra in range(5):
-            step = torch.stack([text[length + extra] for text, length in zip(texts, lengths, strict=True)])[:, None]
-            hidden.append(model.decode(step, cache.lengths[:, None].clone(), cache))
-        for index, (text, length) in enumerate(zip(texts, lengths, strict=True)):
-            expected = model(text[None], torch.arange(length + 5)[None])[0]
-            found = torch.cat([hidden[0][index][positions[index] >= 0], *(part[index] for part in hidden[1:])])
-            torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-
-
-def test_truncate_and_go_on(model: Transformer, row: tuple[Tensor, Tensor]) -> None:
-    """An editor's keystroke: the cache forgets what comes behind position 120 and goes on with other tokens."""
-    tokens, _ = row
-    cache = model.new_cache(1, LENGTH)
-    feed(model, cache, tokens, 0, 64)
-    cache.truncate(torch.tensor([120]))
+    feed(model, cache, row[0][:, :160], 0, 64)
+    assert cache.lengths.tolist() == [160]
+    assert cache.seen == 160
+    assert cache.truncate(torch.tensor([500])).tolist() == [160]
+    assert cache.truncate(torch.tensor([120])).tolist() == [120]
     assert cache.lengths.tolist() == [120]
     assert cache.seen == 120
-    other = (tokens[:, 120:160] + 1) % VOCAB
-    found = feed(model, cache, other, 120, 7)
-    changed = torch.cat([tokens[:, :120], other], dim=1)
-    expected = model(changed, torch.arange(160)[None])[:, 120:]
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    cache.truncate(torch.tensor([500]))  # never makes it longer
-    assert cache.lengths.tolist() == [160]
-
-
-def test_select_reorders_and_repeats_rows(model: Transformer) -> None:
-    tokens, positions = packed((20,), (20,))
-    cache = model.new_cache(2, 40)
-    model.decode(tokens, positions, cache)
-    chosen = cache.select(torch.tensor([1, 0, 1]))
-    following = torch.tensor([[3], [4], [5]])
-    found = model.decode(following, torch.full((3, 1), 20), chosen)
-    for index, source in enumerate((1, 0, 1)):
-        text = torch.cat([tokens[source], following[index]])[None]
-        torch.testing.assert_close(found[index], model(text, torch.arange(21)[None])[0, 20:], atol=1e-4, rtol=1e-4)
-    assert cache.lengths.tolist() == [20, 20]  # the original is untouched
-    assert model.decode(torch.tensor([[1], [2]]), torch.full((2, 1), 20), cache).shape == (2, 1, 32)
 
 
 def test_a_full_cache_is_an_error(model: Transformer) -> None:

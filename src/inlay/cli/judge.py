@@ -33,7 +33,7 @@ def evaluate(
     target
         A run directory, a checkpoint, or a Hugging Face folder.
     overrides
-        Options of the task as key=value: seed=1, categories.word=50 ...
+        Options of the task as key=value: seed=1, categories.word=50 ...; family=NAME
     task
         One of the files of the group evaluate.
     data
@@ -54,10 +54,11 @@ def evaluate(
     from inlay.evaluate.task import tasks
     from inlay.text.progress import RichProgress
 
-    options = apply_overrides(compose_choice("evaluate", task), overrides)
+    named, rest = take(overrides, "family")
+    options = apply_overrides(compose_choice("evaluate", task), rest)
     config = cast("TaskConfig", validate(tasks.get(str(options.get("kind"))), options, where="command line"))
     place = None if data is None else str(data.expanduser())
-    result = run_evaluate(target, None, place, order, limit, RichProgress(), config=config, family=family)
+    result = run_evaluate(target, None, place, order, limit, RichProgress(), config=config, family=family or named)
     if as_json:
         print(json.dumps(result))
     else:

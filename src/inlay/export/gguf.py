@@ -116,7 +116,7 @@ def load_package() -> Any:
     try:
         import gguf
     except ImportError:
-        raise BadInput("GGUF export needs the package gguf: pip install 'inlay[export]'") from None
+        raise BadInput("GGUF export needs the package gguf: pip install gguf") from None
     return gguf
 
 

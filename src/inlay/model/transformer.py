@@ -110,8 +110,9 @@ class Transformer(nn.Module):
     ) -> tuple[Tensor, KeyValue | None]:
         """One block, with its activations kept or computed again in the backward pass."""
         if self.activation_checkpointing and torch.is_grad_enabled():
-            # Not re-entrant: K/V that layers share are then ordinary graph inputs, and get their gradients.
-            return checkpoint(block, x, context, shared, use_reentrant=False)  # type: ignore[return-value]
+            # Not re-entrant: K/V that layers share are then ordinary graph inputs, and get their gradients. Nothing is
+            # random in a block.
+            return checkpoint(block, x, context, shared, use_reentrant=False, preserve_rng_state=False)  # type: ignore[return-value]
         return block(x, context, shared)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -77,8 +77,7 @@ def rows(result: Result) -> list[list[str]]:
         if "speed" in wanted:
             cells.append(_spread([run["tokens_per_second"] for run in arm["runs"] if run["tokens_per_second"]], 0))
         if "size" in wanted:
-            share = arm["cache_bytes"] / reference["cache_bytes"] if {*arm, *reference} >= {"cache_bytes"} else None
-            cells.append(f"{arm['cache_bytes']:,.0f} ({share:.0%})" if share is not None else "")
+            cells.append(_bytes(arm.get("cache_bytes"), reference.get("cache_bytes")))
         if "decode" in wanted:
             decode = arm.get("decode")
             cells.append(f"{decode['median']:,.0f} ({decode['low']:,.0f}-{decode['high']:,.0f})" if decode else "")
@@ -118,11 +117,12 @@ def print_result(result: Result) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"sweep {result['name']}", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    # Nine columns of numbers in 80 characters: what stands behind a number goes below it.
+    table = Table(title=f"sweep {result['name']}", title_justify="left", box=SIMPLE, padding=(0, 0))
     for number, title in enumerate(columns(result)):
-        table.add_column(title, justify="right" if number else "left", no_wrap=number == 0)
+        table.add_column(title.replace(" at ", "\nat "), justify="right" if number else "left", min_width=6)
     for cells in rows(result):
-        table.add_row(*cells)
+        table.add_row(*(cell.replace(" ±", "\n±").replace(" (", "\n(") for cell in cells))
     console = Console(highlight=False)
     console.print(table)
     for line in notes(result):
@@ -199,6 +199,12 @@ def _mean_curve(arm: dict[str, Any]) -> list[Point]:
         return []
     common = sorted(set.intersection(*map(set, seeds)))
     return [(x, sum(seed[x] for seed in seeds) / len(seeds)) for x in common]
+
+
+def _bytes(held: float | None, full: float | None) -> str:
+    if held is None:
+        return ""
+    return f"{held:,.0f}" if full is None else f"{held:,.0f} ({held / full:.0%})"
 
 
 def _spread(values: list[float], digits: int, *, sign: bool = False) -> str:

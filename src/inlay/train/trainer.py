@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from inlay.config import BadInput, InlayError
+from inlay.config import BadInput, InlayError, validate
 from inlay.config.run_dir import RunDir
 from inlay.data.loader import Batch, Loader, LoaderState, Rows
 from inlay.fim.format import Kind, Region
@@ -220,7 +220,9 @@ class Trainer:
         self.notices += skipped
         if record["loader"]["store"] != self.rows.store_hash:
             raise BadInput(f"the store {self.config.data.path} is not the one that {self.run.path} was trained on")
-        then, now = _deciding(record["config"]), _deciding(self.config.to_dict())
+        # Validated first: a run from before an option existed has its default.
+        recorded = validate(TrainRun, record["config"], where=str(folder)).to_dict()
+        then, now = _deciding(recorded), _deciding(self.config.to_dict())
         changed = ", ".join(group for group in now if then.get(group) != now[group])
         if changed:
             file = self.run.config_file

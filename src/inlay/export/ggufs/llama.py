@@ -20,7 +20,7 @@ def rope_factors(config: ModelConfig) -> Iterator[NamedTensor]:
         return
     one = torch.ones(1, 1, dtype=torch.int64)  # the angles at position 1 are the frequencies
     angles = [torch.atan2(sin, cos) for cos, sin in (_rotation(one, mixer, None), _rotation(one, mixer, scaling.key))]
-    yield "rope_freqs.weight", (angles[1] / angles[0]).flatten()
+    yield "rope_freqs.weight", (angles[0] / angles[1]).flatten()
 
 
 def _rotation(
