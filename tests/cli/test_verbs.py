@@ -117,7 +117,7 @@ def test_evaluate(
     assert table == []
     target, task, data, order, limit, _, options = seen[0]
     assert (target, task, data, order, limit) == ("run", None, "code", "spm", 5)
-    assert options == {"config": Task(seed=4)}
+    assert options == {"config": Task(seed=4), "family": None}
     assert inlay("evaluate", "run").status == 0
     assert table == [({"task": "held_out", "n": 3},)]
     assert inlay("evaluate", "run", "sead=1").err.startswith("inlay: unknown key 'sead'")

@@ -27,10 +27,11 @@ import inlay
 from inlay.config import BadInput, InlayError
 from inlay.config.files import disk_errors, sync_folder
 from inlay.export.card import card, facts, stop_list, write_card
+from inlay.export.nearest import suggestion
 from inlay.infer.hf_folder import CONFIG, GENERATION, RECORD, WEIGHTS
 from inlay.infer.open import Opened
 from inlay.model import checkpoint
-from inlay.model.architecture import Architecture, choose
+from inlay.model.architecture import Architecture, choose, refusal
 from inlay.text.tokenizer import Tokenizer
 
 HFDtype = Literal["float32", "bfloat16"]
@@ -65,6 +66,8 @@ def export_hf(opened: Opened, out: str | Path, dtype: HFDtype = "float32") -> Ex
     if dtype == "float32" and opened.dtype != torch.float32:
         raise BadInput("the model was opened in bfloat16, so its fp32 weights are gone: open it in float32")
     config = opened.model.config
+    if reason := refusal(config):
+        raise BadInput(reason + suggestion(config, lambda preset: refusal(preset) is None))
     architecture = choose(config)
     notices = _notices(opened, dtype)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -97,9 +100,12 @@ def export_hf(opened: Opened, out: str | Path, dtype: HFDtype = "float32") -> Ex
 
 def _write_weights(file: Path, opened: Opened, architecture: Architecture, dtype: HFDtype) -> None:
     parameters = dict(opened.model.named_parameters())
+    config = opened.model.config
     tensors = {
-        theirs: parameters[ours].detach().to("cpu", getattr(torch, dtype)).contiguous()
-        for ours, theirs in architecture.names(opened.model.config).items()
+        theirs: architecture.to_file(
+            ours, parameters[ours].detach().to("cpu", getattr(torch, dtype)), config
+        ).contiguous()
+        for ours, theirs in architecture.names(config).items()
     }
     try:
         save_file(tensors, file, metadata={"format": "pt"})

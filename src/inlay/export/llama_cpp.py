@@ -18,6 +18,7 @@ from inlay.model.layout import LayerSpec, resolve
 from inlay.model.mixer import Mixer
 from inlay.model.mixers.attention import AttentionConfig
 from inlay.model.mlp import MLP
+from inlay.model.parts import interleave
 
 ggufs = Registry("GGUF architecture", "inlay.export.ggufs")
 
@@ -204,13 +205,6 @@ def attention_metadata(mixer: AttentionConfig) -> dict[str, Value]:
     if scaling is not None and scaling.kind == "linear":
         found |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(scaling.factor)}
     return found
-
-
-def interleave(rows: Tensor, head_size: int) -> Tensor:
-    """Rows [H D, ...] in the rotate-half layout to the layout that rotates neighbours, head by head."""
-    heads = rows.shape[0] // head_size
-    halves = rows.reshape(heads, 2, head_size // 2, *rows.shape[1:])
-    return halves.transpose(1, 2).reshape(rows.shape)
 
 
 def _shared_reasons(config: ModelConfig, norm: str) -> Iterator[Reason]:

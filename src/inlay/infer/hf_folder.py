@@ -146,9 +146,11 @@ class HFFolder:
             with _open(file) as opened:
                 for theirs in sorted(name for name, place in self.files.items() if place == file and name in ours):
                     try:
-                        yield ours[theirs], opened.get_tensor(theirs)
+                        stored = opened.get_tensor(theirs)
                     except SafetensorError as error:
                         raise InlayError(f"cannot read {theirs} in {file}: {error}") from None
+                    name = ours[theirs]
+                    yield name, self.architecture.from_file(name, stored, self.config, self.data)
 
     def load(self, device: torch.device, dtype: torch.dtype) -> Transformer:
         """The model on `device`: blocks in `dtype`, embedding, head and final norm in fp32."""

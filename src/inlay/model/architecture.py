@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from inlay.config import BadInput, Config, Registry, nearest, validate
 from inlay.model.config import ModelConfig
@@ -88,6 +89,14 @@ class Architecture(Config):
         with torch.device("meta"):
             model = Transformer(config.model_copy(update={"mtp": None, "horizon": None}), 1)
         return {name: self._name(model, name) for name, _ in model.named_parameters()}
+
+    def to_file(self, name: str, tensor: Tensor, config: ModelConfig) -> Tensor:
+        """The weight that we call `name` as its class has it."""
+        return tensor
+
+    def from_file(self, name: str, tensor: Tensor, config: ModelConfig, data: dict[str, Any]) -> Tensor:
+        """The way back; `data` is the file's config.json."""
+        return tensor
 
     def read(self, data: dict[str, Any], where: str) -> ModelConfig:
         """The model that a config.json describes. Raises BadInput that names the file `where` and the key."""

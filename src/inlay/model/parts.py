@@ -105,3 +105,13 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Applies rotary embedding in the rotate-half layout: x [B, H, T, D], cos and sin as `rotation` gives them."""
     first, second = x.float().chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
+
+
+def interleave(rows: Tensor, head_size: int) -> Tensor:
+    """Rows [H D, ...] of a weight in the rotate-half layout to the layout that rotates neighbours, head by head."""
+    return rows.unflatten(0, (-1, 2, head_size // 2)).transpose(1, 2).flatten(0, 2)
+
+
+def halve(rows: Tensor, head_size: int) -> Tensor:
+    """The way back from `interleave`."""
+    return rows.unflatten(0, (-1, head_size // 2, 2)).transpose(1, 2).flatten(0, 2)

@@ -7,14 +7,14 @@ transposed, that of the values as it is.
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
-from inlay.export.llama_cpp import Architecture, NamedTensor, Value, ggufs, interleave
+from inlay.export.llama_cpp import Architecture, NamedTensor, Value, ggufs
 from inlay.model import ModelConfig
 from inlay.model.layout import resolve
 from inlay.model.mixer import Mixer
-from inlay.model.mixers.mla import LATENT_EPS
+from inlay.model.mixers.mla import LATENT_EPS, reorder_rotary
+from inlay.model.parts import interleave
 
 
 @ggufs.register
@@ -53,18 +53,11 @@ class DeepSeek2(Architecture):
 
     def convert(self, name: str, tensor: Tensor, mixer: Mixer) -> Iterator[NamedTensor]:
         config: Any = mixer.config
-        if name in ("attn_q.weight", "attn_q_b.weight"):
-            heads = tensor.unflatten(0, (config.heads, -1))
-            plain, rotated = heads.split([config.nope_size, config.rope_size], dim=1)
-            rotated = interleave(rotated.flatten(0, 1), config.rope_size).view(rotated.shape)
-            yield name, torch.cat([plain, rotated], dim=1).flatten(0, 1)
-        elif name == "attn_kv_a_mqa.weight":
-            latent, rotated = tensor.split([config.kv_rank, config.rope_size])
-            yield name, torch.cat([latent, interleave(rotated, config.rope_size)])
-        elif name == "attn_kv_b.weight":
+        part = next(part for part, theirs in mixer.GGUF.items() if name == f"{theirs}.weight")
+        if part != "kv_up":
+            yield name, reorder_rotary(config, part, tensor, interleave)
+        else:
             heads = tensor.unflatten(0, (config.heads, -1))
             keys, values = heads.split([config.nope_size, config.value_size], dim=1)
             yield "attn_k_b.weight", keys.transpose(1, 2)  # [H, r, nope]
             yield "attn_v_b.weight", values  # [H, value, r]
-        else:
-            yield name, tensor

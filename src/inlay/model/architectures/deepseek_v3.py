@@ -1,16 +1,21 @@
 """DeepSeek-V3 (2412.19437) with every layer dense: multi-head latent attention and SwiGLU, no experts.
 
-Its class interleaves rotary channels unless told otherwise; ours are halves, so `rope_interleave` is false. The norms
-on its latents have an eps of their own, which is ours too.
+Its class rotates neighbouring channels and ours halves, so rotary rows change places on the way. (The class can be told
+to rotate halves, `rope_interleave: false`, a key that not every reader of the architecture looks at.) The norms on its
+latents have an eps of their own, which is ours too.
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
+
+from torch import Tensor
 
 from inlay.model.architecture import Architecture, architectures
 from inlay.model.config import ModelConfig
 from inlay.model.hf_keys import HFKeys, rope_keys
 from inlay.model.layout import resolve
-from inlay.model.mixers.mla import MLAConfig
+from inlay.model.mixers.mla import MLAConfig, reorder_rotary
+from inlay.model.parts import halve, interleave
 
 
 @architectures.register
@@ -32,7 +37,7 @@ class DeepSeekV3(Architecture):
             "qk_nope_head_dim": mixer.nope_size,
             "qk_rope_head_dim": mixer.rope_size,
             "v_head_dim": mixer.value_size,
-            "rope_interleave": False,
+            "rope_interleave": True,
             **rope_keys(mixer.rope_theta, None),
             "attention_bias": False,
             "attention_dropout": 0.0,
@@ -42,10 +47,16 @@ class DeepSeekV3(Architecture):
             "hidden_act": "silu",
         }
 
+    def to_file(self, name: str, tensor: Tensor, config: ModelConfig) -> Tensor:
+        return _reordered(name, tensor, config, interleave)
+
+    def from_file(self, name: str, tensor: Tensor, config: ModelConfig, data: dict[str, Any]) -> Tensor:
+        return _reordered(name, tensor, config, halve) if data.get("rope_interleave", True) else tensor
+
     def read_blocks(self, keys: HFKeys, width: int, layers: int) -> list[tuple[str, dict[str, Any]]]:
         keys.only("hidden_act", "silu", "silu")
         keys.only("attention_bias", False, False)
-        keys.only("rope_interleave", True, False)
+        keys.flag("rope_interleave", True)
         if keys.integer("first_k_dense_replace", 3) < layers:
             raise keys.error(
                 "first_k_dense_replace", f"so that later layers have experts; inlay opens {layers} of {layers}"
@@ -66,3 +77,12 @@ class DeepSeekV3(Architecture):
         }
         mlp = {"kind": "swiglu", "inner": keys.integer("intermediate_size")}
         return [("full", {"mixer": mixer, "mlp": mlp})] * layers
+
+
+def _reordered(name: str, tensor: Tensor, config: ModelConfig, reorder: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """blocks.N.mixer.PART.weight with its rotary rows in the other order."""
+    _, _, path = name.partition(".mixer.")
+    if not path:
+        return tensor
+    mixer = resolve(config)[int(name.split(".")[1])].block.mixer
+    return reorder_rotary(mixer, path.partition(".")[0], tensor, reorder) if isinstance(mixer, MLAConfig) else tensor

@@ -8,6 +8,7 @@ Legend: B rows, T new positions, S positions seen, H heads, R rank of the latent
 V value size.
 """
 
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
@@ -192,3 +193,19 @@ class MLA(Mixer):
         absorbed = new * up + new * seen * (2 * config.kv_rank + config.rope_size)
         expanded = seen * up + new * seen * (config.nope_size + config.rope_size + config.value_size)
         return absorbed <= expanded
+
+
+def reorder_rotary(config: MLAConfig, part: str, weight: Tensor, reorder: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """The weight of submodule `part`, its rotary rows in another order, `reorder(rows, rope_size)`; others stay.
+
+    Files of this architecture rotate neighbouring channels, this module rotates halves.
+    """
+    if part in ("query", "query_up"):
+        heads = weight.unflatten(0, (config.heads, -1))
+        plain, rotary = heads.split([config.nope_size, config.rope_size], dim=1)
+        rotary = reorder(rotary.flatten(0, 1), config.rope_size).view(rotary.shape)
+        return torch.cat([plain, rotary], dim=1).flatten(0, 1)
+    if part == "kv_down":
+        latent, rotary = weight.split([config.kv_rank, config.rope_size])
+        return torch.cat([latent, reorder(rotary, config.rope_size)])
+    return weight
