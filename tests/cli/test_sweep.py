@@ -15,7 +15,7 @@ def test_overrides_are_those_of_the_runs_and_the_sweeps_own() -> None:
     assert list(config.arms) == ["mla", "base"]
     assert config.seeds == (5,)
     assert config.base[-1] == "data.path=s"
-    assert "train.tokens=524288" in config.base
+    assert "train.tokens=409600" in config.base
     assert config.arms["mla"] == ("model=mla-nano",)
 
 

@@ -190,7 +190,7 @@ CONV = {"kind": "short_conv", "kernel": 3}
         (shape(ATTENTION, head_softcap=30.0), "qwen3: head_softcap = 30"),
         (
             shape(ATTENTION, layers=4, kv_share={"kind": "pairs"}),
-            "qwen3: kv_share.kind = pairs: layer 1 reads the K/V of layer 0",
+            "qwen3: kv_share.kind = pairs: layer 1 (main) reads the K/V of layer 0",
         ),
         (
             shape(ATTENTION, {"kind": "relu2", "inner": 96}),
@@ -211,7 +211,7 @@ CONV = {"kind": "short_conv", "kernel": 3}
                 blocks={"other": {"mixer": {**ATTENTION, "rope_theta": 9.0}, "mlp": SWIGLU}},
                 pattern=["main", "main", "other"],
             ),
-            "qwen3: layer 2 (other): mixer.rope_theta = 9.0, where layer 0 has 500.0",
+            "qwen3: layer 2 (other): mixer.rope_theta = 9.0, where layer 0 (main) has 500.0",
         ),
     ],
 )

@@ -8,13 +8,14 @@ Legend: d width, H query heads, D head size, r rank of a latent.
 """
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from inlay.config import BadInput, Config, Registry
+from inlay.config import BadInput, Registry
 from inlay.model import ModelConfig, Transformer
-from inlay.model.layout import LayerSpec, resolve
+from inlay.model.expressible import Expressible, Reason, refusal_by_nearest
+from inlay.model.layout import resolve
 from inlay.model.mixer import Mixer
 from inlay.model.mixers.attention import AttentionConfig
 from inlay.model.mlp import MLP
@@ -26,24 +27,13 @@ Value = bool | int | float | str | list[int]
 NamedTensor = tuple[str, Tensor]
 
 
-class Reason(NamedTuple):
-    """Why an architecture cannot express a model: the key that stands in the way, and the sentence."""
-
-    key: str
-    text: str
-
-
-class Architecture(Config):
+class Architecture(Expressible):
     """One architecture of llama.cpp. What a class attribute does not allow is a reason to refuse."""
 
     kind: str
     """`general.architecture`."""
 
-    MIXERS: ClassVar[frozenset[str]] = frozenset({"attention"})
-    MLP: ClassVar[str] = "swiglu"
-    NORM: ClassVar[str] = "rms"
-    QK_NORM: ClassVar[bool] = False
-    BIASES: ClassVar[frozenset[str]] = frozenset({"none"})
+    NO_SOFTCAP: ClassVar[str] = ", and its graph has none"
     SCALINGS: ClassVar[frozenset[str]] = frozenset({"linear"})
     """Kinds of rope scaling that its graph applies."""
     INTERLEAVED: ClassVar[bool] = False
@@ -51,14 +41,6 @@ class Architecture(Config):
     SQUARE: ClassVar[bool] = False
     """Whether it takes a query projection from width to width only."""
     FINAL_NORM: ClassVar[str] = "output_norm"
-
-    def reasons(self, config: ModelConfig, context: int) -> list[Reason]:
-        """Why it cannot express this model at `context` positions; empty when it can. One reason a key."""
-        found = [*_shared_reasons(config, self.NORM)]
-        for spec in resolve(config):
-            found += self._layer_reasons(spec, config.width, context)
-        found += _uneven(config)
-        return list({reason.key: reason for reason in reversed(found)}.values())[::-1]
 
     def metadata(self, config: ModelConfig, context: int) -> dict[str, Value]:
         """Its keys without the architecture's name in front."""
@@ -118,59 +100,29 @@ class Architecture(Config):
             tensor = interleave(tensor, int(mixer.config.head_size))  # pyrefly: ignore
         yield name, tensor
 
-    def _layer_reasons(self, spec: LayerSpec, width: int, context: int) -> Iterator[Reason]:
-        where = f"layer {spec.index} ({spec.name})"
-        mixer, mlp = spec.block.mixer, spec.block.mlp
-        if mixer.kind not in self.MIXERS:
-            yield Reason("mixer.kind", f"{where}: mixer.kind = {mixer.kind}, where it has {' and '.join(self.MIXERS)}")
-        elif isinstance(mixer, AttentionConfig):
-            yield from self._attention_reasons(mixer, where, context)
-            if self.SQUARE and mixer.heads * mixer.head_size != width:
-                product = f"mixer.heads x mixer.head_size = {mixer.heads * mixer.head_size}"
-                yield Reason("mixer.head_size", f"{where}: {product}, where it has the width, {width}")
-        if mlp.kind != self.MLP:
-            yield Reason("mlp.kind", f"{where}: mlp.kind = {mlp.kind}, where it has {self.MLP}")
-
-    def _attention_reasons(self, mixer: AttentionConfig, where: str, context: int) -> Iterator[Reason]:
-        if mixer.qk_norm != self.QK_NORM:
-            having = "a gain on every query and key head" if self.QK_NORM else "no norm on queries and keys"
-            yield Reason(
-                "mixer.qk_norm", f"{where}: mixer.qk_norm = {str(mixer.qk_norm).lower()}, where it has {having}"
-            )
-        if mixer.bias not in self.BIASES:
-            yield Reason("mixer.bias", f"{where}: mixer.bias = {mixer.bias}, where it has {' or '.join(self.BIASES)}")
-        if mixer.window is not None and mixer.window < context:
+    def attention_reasons(
+        self, mixer: AttentionConfig, where: str, width: int, context: int | None
+    ) -> Iterator[Reason]:
+        yield from super().attention_reasons(mixer, where, width, context)
+        if mixer.window is not None and (context is None or mixer.window < context):
             yield Reason(
                 "mixer.window",
                 f"{where}: mixer.window = {mixer.window} of {context} positions, and its graph ignores windows",
             )
-        if mixer.softcap is not None:
-            yield Reason("mixer.softcap", f"{where}: mixer.softcap = {mixer.softcap:g}, and its graph has none")
         scaling = mixer.rope_scaling
         if scaling is not None and scaling.kind not in self.SCALINGS:
             yield Reason(
                 "mixer.rope_scaling", f"{where}: mixer.rope_scaling.kind = {scaling.kind}, and its graph has none"
             )
+        if self.SQUARE and mixer.heads * mixer.head_size != width:
+            product = f"mixer.heads x mixer.head_size = {mixer.heads * mixer.head_size}"
+            yield Reason("mixer.head_size", f"{where}: {product}, where it has the width, {width}")
 
 
 def refusal(config: ModelConfig, context: int) -> str | None:
     """One line that says why no architecture can express this model, by those that come nearest; None when one can."""
-    wanting = {kind: architecture.reasons(config, context) for kind, architecture in architectures().items()}
-    distances = {kind: _distance(reasons) for kind, reasons in wanting.items()}
-    least = min(distances.values())
-    if least == (False, 0):
-        return None
-    nearest = [
-        f"{kind}: {'; '.join(reason.text for reason in reasons)}"
-        for kind, reasons in wanting.items()
-        if distances[kind] == least
-    ]
-    return f"llama.cpp has no architecture for this model ({' | '.join(nearest)})"
-
-
-def _distance(reasons: list[Reason]) -> tuple[bool, int]:
-    """How far an architecture is from a model: one with other mixers is further than any without."""
-    return any(reason.key == "mixer.kind" for reason in reasons), len(reasons)
+    reason = refusal_by_nearest(architectures(), config, context)
+    return None if reason is None else f"llama.cpp has no architecture for this model ({reason})"
 
 
 def architecture_of(config: ModelConfig, context: int) -> Architecture:
@@ -205,37 +157,6 @@ def attention_metadata(mixer: AttentionConfig) -> dict[str, Value]:
     if scaling is not None and scaling.kind == "linear":
         found |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(scaling.factor)}
     return found
-
-
-def _shared_reasons(config: ModelConfig, norm: str) -> Iterator[Reason]:
-    if config.norm != norm:
-        yield Reason("norm", f"norm = {config.norm}, where it has {norm}")
-    if config.head_softcap is not None:
-        yield Reason("head_softcap", f"head_softcap = {config.head_softcap:g}, and its graph has none")
-    readers = [(index, owner) for index, owner in enumerate(config.kv_share.owners(config.names)) if owner is not None]
-    if readers:
-        index, owner = readers[0]
-        yield Reason(
-            "kv_share", f"kv_share.kind = {config.kv_share.kind}: layer {index} reads the K/V of layer {owner}"
-        )
-
-
-def _uneven(config: ModelConfig) -> Iterator[Reason]:
-    """Options that differ between layers of one kind, where llama.cpp has one number for all."""
-    first: dict[str, tuple[LayerSpec, dict[str, Any]]] = {}
-    for spec in resolve(config):
-        for part in (spec.block.mixer, spec.block.mlp):
-            name = "mixer" if part is spec.block.mixer else "mlp"
-            # A window that matters is a reason of its own.
-            values = {key: value for key, value in part.to_dict().items() if key != "window"}
-            other, expected = first.setdefault(f"{name} {part.kind}", (spec, values))
-            for key, value in values.items():
-                if value != expected[key]:
-                    yield Reason(
-                        f"{name}.{key} differs",
-                        f"layer {spec.index} ({spec.name}): {name}.{key} = {value}, where layer {other.index} has"
-                        f" {expected[key]}",
-                    )
 
 
 def _named(module: Mixer | MLP) -> Iterator[NamedTensor]:

@@ -8,15 +8,16 @@ reason to refuse.
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from inlay.config import BadInput, Config, Registry, nearest, validate
+from inlay.config import BadInput, Registry, nearest, validate
 from inlay.model.config import ModelConfig
+from inlay.model.expressible import Expressible, Reason, differing, refusal_by_nearest
 from inlay.model.hf_keys import HFKeys, rope_keys
-from inlay.model.layout import LayerSpec, resolve
+from inlay.model.layout import resolve
 from inlay.model.mixers.attention import AttentionConfig
 from inlay.model.transformer import Transformer
 
@@ -26,26 +27,16 @@ _OUTER = {"embedding": "model.embed_tokens", "final_norm": "model.norm", "head":
 _NORMS = {"mixer_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
 
 
-class Reason(NamedTuple):
-    """Why an architecture cannot express a model: the key that stands in the way, and the sentence."""
-
-    key: str
-    text: str
-
-
-class Architecture(Config):
+class Architecture(Expressible):
     """One architecture of transformers; its kind is the `model_type` of config.json."""
 
-    kind: str
-
+    NO_SOFTCAP: ClassVar[str] = ": Gemma 2 alone has it, with norms after mixer and network that this model has not"
+    NO_SHARING: ClassVar[str] = (
+        "; Gemma 3n alone shares K/V, with norms after mixer and network that this model has not"
+    )
     CLASS: ClassVar[str]
     """Name of the class in transformers."""
-    MIXERS: ClassVar[frozenset[str]] = frozenset({"attention"})
-    MLP: ClassVar[str] = "swiglu"
-    NORM: ClassVar[str] = "rms"
     NORM_EPS: ClassVar[str] = "rms_norm_eps"
-    QK_NORM: ClassVar[bool] = False
-    BIASES: ClassVar[frozenset[str]] = frozenset({"none"})
     WINDOWS: ClassVar[Literal["none", "uniform", "layers"]] = "none"
     """No windows; one for all layers; one size in the layers that a list names."""
     HEAD_DIM: ClassVar[bool] = True
@@ -54,19 +45,6 @@ class Architecture(Config):
     """Whether its config insists on that even so."""
     RENAMED: ClassVar[dict[str, str]] = {}
     """Its own names for weights that the mixers and networks call otherwise."""
-
-    def reasons(self, config: ModelConfig) -> list[Reason]:
-        """Why its class is not this model; empty when it is. One reason a key, the first layer's."""
-        found = [*self._model_reasons(config)]
-        for spec in resolve(config):
-            found += self._layer_reasons(spec, config.width)
-        found += _uneven(config, self.WINDOWS)
-        return list({reason.key: reason for reason in reversed(found)}.values())[::-1]
-
-    def refusal(self, config: ModelConfig) -> str | None:
-        """One line that says why its class is not this model, naming layer and key; None when it is."""
-        reasons = self.reasons(config)
-        return f"{self.kind}: {'; '.join(reason.text for reason in reasons)}" if reasons else None
 
     def hf_config(self, config: ModelConfig, vocab_size: int, context: int) -> dict[str, Any]:
         """The config.json of a model of `vocab_size` tokens at `context` positions, without dtype and token ids."""
@@ -129,44 +107,12 @@ class Architecture(Config):
     def read_blocks(self, keys: HFKeys, width: int, layers: int) -> list[tuple[str, dict[str, Any]]]:
         """The name and the options of the block of each layer."""
 
-    def _model_reasons(self, config: ModelConfig) -> Iterator[Reason]:
-        if config.norm != self.NORM:
-            yield Reason("norm", f"norm = {config.norm}, where it has {self.NORM}")
-        if config.head_softcap is not None:
-            yield Reason("head_softcap", f"head_softcap = {config.head_softcap:g}: {_ONLY_GEMMA}")
-        for index, owner in enumerate(config.kv_share.owners(config.names)):
-            if owner is not None:
-                yield Reason(
-                    "kv_share",
-                    f"kv_share.kind = {config.kv_share.kind}: layer {index} ({config.names[index]}) reads the K/V of"
-                    f" layer {owner}; Gemma 3n alone shares K/V, with norms after mixer and network"
-                    " that this model has not",
-                )
-                break
-
-    def _layer_reasons(self, spec: LayerSpec, width: int) -> Iterator[Reason]:
-        where = f"layer {spec.index} ({spec.name})"
-        mixer, mlp = spec.block.mixer, spec.block.mlp
-        if mixer.kind not in self.MIXERS:
-            having = " and ".join(sorted(self.MIXERS))
-            yield Reason("mixer.kind", f"{where}: mixer.kind = {mixer.kind}, where it has {having}")
-        elif isinstance(mixer, AttentionConfig):
-            yield from self._attention_reasons(mixer, where, width)
-        if mlp.kind != self.MLP:
-            yield Reason("mlp.kind", f"{where}: mlp.kind = {mlp.kind}, where it has {self.MLP}")
-
-    def _attention_reasons(self, mixer: AttentionConfig, where: str, width: int) -> Iterator[Reason]:
-        if mixer.qk_norm != self.QK_NORM:
-            having = "a gain on every query and key head" if self.QK_NORM else "no norm on queries and keys"
-            value = str(mixer.qk_norm).lower()
-            yield Reason("mixer.qk_norm", f"{where}: mixer.qk_norm = {value}, where it has {having}")
-        if mixer.bias not in self.BIASES:
-            having = " or ".join(sorted(self.BIASES))
-            yield Reason("mixer.bias", f"{where}: mixer.bias = {mixer.bias}, where it has {having}")
+    def attention_reasons(
+        self, mixer: AttentionConfig, where: str, width: int, context: int | None
+    ) -> Iterator[Reason]:
+        yield from super().attention_reasons(mixer, where, width, context)
         if mixer.window is not None and self.WINDOWS == "none":
             yield Reason("mixer.window", f"{where}: mixer.window = {mixer.window}, and it has no windows")
-        if mixer.softcap is not None:
-            yield Reason("mixer.softcap", f"{where}: mixer.softcap = {mixer.softcap:g}: {_ONLY_GEMMA}")
         size, heads = mixer.head_size, mixer.heads
         if not self.HEAD_DIM and size * heads != width:
             yield Reason(
@@ -175,6 +121,18 @@ class Architecture(Config):
             )
         elif self.HEADS_DIVIDE_WIDTH and width % heads:
             yield Reason("mixer.heads", f"{where}: mixer.heads = {heads}, which does not divide width = {width}")
+
+    def uneven_reasons(self, config: ModelConfig) -> Iterator[Reason]:
+        yield from super().uneven_reasons(config)
+        # One window, in all layers or in those of a list.
+        specs = [spec for spec in resolve(config) if isinstance(spec.block.mixer, AttentionConfig)]
+        sizes = [(spec, spec.block.mixer.window) for spec in specs]
+        if self.WINDOWS == "layers":
+            sizes = [(spec, size) for spec, size in sizes if size is not None]
+        if self.WINDOWS != "none":
+            for spec, size in sizes[1:]:
+                if size != sizes[0][1]:
+                    yield differing(spec, sizes[0][0], "mixer.window", size, sizes[0][1])
 
     def _name(self, model: Transformer, path: str) -> str:
         outer, _, leaf = path.rpartition(".")
@@ -195,11 +153,6 @@ class Architecture(Config):
         return self.RENAMED.get(name, name)
 
 
-_DISTANCE = {"mixer.kind": 4, "norm": 2, "mlp.kind": 2}
-"""How far some keys are from what an architecture has, in ordinary ones."""
-_ONLY_GEMMA = "Gemma 2 alone has it, with norms after mixer and network that this model has not"
-
-
 def all_architectures() -> dict[str, Architecture]:
     """Every architecture by its `model_type`."""
     found = {}
@@ -213,15 +166,8 @@ def all_architectures() -> dict[str, Architecture]:
 def refusal(config: ModelConfig) -> str | None:
     """One line that says why no architecture of transformers is this model, by those that come nearest; None when one
     is."""
-    members = all_architectures().values()
-    distances = {
-        member.kind: sum(_DISTANCE.get(reason.key, 1) for reason in member.reasons(config)) for member in members
-    }
-    least = min(distances.values())
-    if least == 0:
-        return None
-    close = "; ".join(str(member.refusal(config)) for member in members if distances[member.kind] == least)
-    return f"transformers has no class for this model ({close})"
+    reason = refusal_by_nearest(all_architectures(), config, None)
+    return None if reason is None else f"transformers has no class for this model ({reason})"
 
 
 def choose(config: ModelConfig) -> Architecture:
@@ -330,26 +276,3 @@ def _period(names: Sequence[str]) -> list[str]:
         if len(names) % length == 0 and list(names) == list(names[:length]) * (len(names) // length):
             return list(names[:length])
     return list(names)
-
-
-def _uneven(config: ModelConfig, allowed: str) -> Iterator[Reason]:
-    """Options that differ between layers of one kind, where config.json has one number for all."""
-    first: dict[str, tuple[LayerSpec, dict[str, Any]]] = {}
-    window: tuple[LayerSpec, int] | None = None
-    for spec in resolve(config):
-        for name, part in (("mixer", spec.block.mixer), ("mlp", spec.block.mlp)):
-            values = {key: value for key, value in part.to_dict().items() if key != "window" or allowed == "uniform"}
-            other, expected = first.setdefault(f"{name} {part.kind}", (spec, values))
-            for key, value in values.items():
-                if value != expected[key]:
-                    yield _differing(spec, other, f"{name}.{key}", value, expected[key])
-        size = getattr(spec.block.mixer, "window", None)
-        if allowed == "layers" and size is not None:
-            window = window or (spec, size)
-            if size != window[1]:
-                yield _differing(spec, window[0], "mixer.window", size, window[1])
-
-
-def _differing(spec: LayerSpec, other: LayerSpec, key: str, value: object, expected: object) -> Reason:
-    text = f"layer {spec.index} ({spec.name}): {key} = {value}, where layer {other.index} ({other.name}) has {expected}"
-    return Reason(f"{key} differs", f"{text}, and it has one for all")

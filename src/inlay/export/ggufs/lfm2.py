@@ -5,8 +5,9 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from inlay.export.llama_cpp import Architecture, NamedTensor, Reason, Value, attention_metadata, ggufs
+from inlay.export.llama_cpp import Architecture, NamedTensor, Value, attention_metadata, ggufs
 from inlay.model import ModelConfig
+from inlay.model.expressible import Reason
 from inlay.model.layout import resolve
 from inlay.model.mixer import Mixer
 from inlay.model.mixers.attention import AttentionConfig
@@ -23,12 +24,11 @@ class Lfm2(Architecture):
     FINAL_NORM: ClassVar[str] = "token_embd_norm"
     """LFM2's own name for the norm before the head, which llama.cpp keeps."""
 
-    def reasons(self, config: ModelConfig, context: int) -> list[Reason]:
-        found = super().reasons(config, context)
+    def model_reasons(self, config: ModelConfig) -> Iterator[Reason]:
+        yield from super().model_reasons(config)
         kinds = {spec.block.mixer.kind for spec in resolve(config)}
         if missing := self.MIXERS - kinds:
-            found.append(Reason("pattern", f"pattern: it needs layers of {' and '.join(sorted(missing))}"))
-        return found
+            yield Reason("pattern", f"pattern: it needs layers of {' and '.join(sorted(missing))}")
 
     def mixer_metadata(self, config: ModelConfig) -> dict[str, Value]:
         mixers = [spec.block.mixer for spec in resolve(config)]

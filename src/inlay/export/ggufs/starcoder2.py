@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from inlay.export.llama_cpp import Architecture, Reason, ggufs
-from inlay.model import ModelConfig
-from inlay.model.layout import resolve
+from inlay.export.llama_cpp import Architecture, ggufs
+from inlay.model.expressible import Reason
+from inlay.model.layout import LayerSpec
 
 
 @ggufs.register
@@ -18,11 +18,7 @@ class StarCoder2(Architecture):
     SQUARE: ClassVar[bool] = True
     BIASES: ClassVar[frozenset[str]] = frozenset({"all"})
 
-    def reasons(self, config: ModelConfig, context: int) -> list[Reason]:
-        return [*super().reasons(config, context), *self._unbiased(config)]
-
-    def _unbiased(self, config: ModelConfig) -> Iterator[Reason]:
-        for spec in resolve(config):
-            if getattr(spec.block.mlp, "bias", True) is False:
-                yield Reason("mlp.bias", f"layer {spec.index} ({spec.name}): mlp.bias = false, where it has a bias")
-                return
+    def layer_reasons(self, spec: LayerSpec, width: int, context: int | None) -> Iterator[Reason]:
+        yield from super().layer_reasons(spec, width, context)
+        if getattr(spec.block.mlp, "bias", True) is False:
+            yield Reason("mlp.bias", f"layer {spec.index} ({spec.name}): mlp.bias = false, where it has a bias")

@@ -10,13 +10,13 @@ from typing import Any, ClassVar, Literal
 
 from inlay.model.architecture import (
     Architecture,
-    Reason,
     architectures,
     attention_keys,
     first_attention,
     read_attention,
 )
 from inlay.model.config import ModelConfig
+from inlay.model.expressible import Reason
 from inlay.model.hf_keys import HFKeys
 from inlay.model.layout import resolve
 from inlay.model.mixers.short_conv import ShortConvConfig
@@ -75,8 +75,8 @@ class Lfm2(Architecture):
         older = {"tie_embedding": "tie_word_embeddings", "block_ff_dim": "intermediate_size"}
         return super().read({**data, **{new: data[old] for old, new in older.items() if old in data}}, where)
 
-    def _model_reasons(self, config: ModelConfig) -> Iterator[Reason]:
-        yield from super()._model_reasons(config)
+    def model_reasons(self, config: ModelConfig) -> Iterator[Reason]:
+        yield from super().model_reasons(config)
         kinds = {spec.block.mixer.kind for spec in resolve(config)}
         for kind in sorted(self.MIXERS - kinds):
             yield Reason(f"no {kind}", f"no layer's mixer.kind is {kind}, of which it has some")

@@ -5,7 +5,6 @@ from typing import Any, ClassVar, Literal
 
 from inlay.model.architecture import (
     Architecture,
-    Reason,
     architectures,
     attention_keys,
     first_attention,
@@ -14,6 +13,7 @@ from inlay.model.architecture import (
     windows,
 )
 from inlay.model.config import ModelConfig
+from inlay.model.expressible import Reason
 from inlay.model.hf_keys import HFKeys
 from inlay.model.layout import LayerSpec, resolve
 from inlay.model.mixers.attention import AttentionConfig
@@ -54,8 +54,8 @@ class StarCoder2(Architecture):
         mlp = {"kind": "gelu", "inner": keys.integer("intermediate_size"), "bias": bias}
         return windowed_blocks(mixer, mlp, [window] * layers)
 
-    def _layer_reasons(self, spec: LayerSpec, width: int) -> Iterator[Reason]:
-        yield from super()._layer_reasons(spec, width)
+    def layer_reasons(self, spec: LayerSpec, width: int, context: int | None) -> Iterator[Reason]:
+        yield from super().layer_reasons(spec, width, context)
         mixer, mlp = spec.block.mixer, spec.block.mlp
         if isinstance(mixer, AttentionConfig) and isinstance(mlp, GELUConfig) and mlp.bias != (mixer.bias == "all"):
             yield Reason(
