@@ -21,7 +21,7 @@ from torch.nn.attention.flex_attention import BlockMask
 BLOCK = 128
 """Queries and keys of a block: what FlexAttention's kernels work on, and the smallest strip."""
 STRIPS = 8
-"""Most strips of a row: each one is compiled anew, and at 8 the work that is not skipped is 9/16 of a square."""
+"""Most strips of a row: each one is compiled anew, and 8 already leave 9/16 of the square, of 1/2 that must be done."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,11 @@ Mask = Tensor | Strips | BlockMask
 
 
 def row_mask(positions: Tensor, window: int | None, dtype: torch.dtype) -> Mask:
-    """The mask of packed rows [B, T] in the fastest form that their device has."""
+    """The mask of packed rows [B, T] in the fastest form that their device has.
+
+    A block of the nano model, forward and backward, compiled, fp32, one AVX2 core (`benchmarks/attention.py`): the whole
+    mask takes 1.2 times as long as strips at T = 512, 1.15 at 1,024 and 1.5 with a window of 64 there.
+    """
     if fuses(positions.device):
         return block_mask(positions, window)
     if positions.device.type == "cpu" and positions.shape[1] > BLOCK:
