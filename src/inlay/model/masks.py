@@ -54,8 +54,8 @@ Mask = Tensor | Strips | BlockMask
 def row_mask(positions: Tensor, window: int | None, dtype: torch.dtype) -> Mask:
     """The mask of packed rows [B, T] in the fastest form that their device has.
 
-    A block of the nano model, forward and backward, compiled, fp32, one AVX2 core (`benchmarks/attention.py`): the whole
-    mask takes 1.2 times as long as strips at T = 512, 1.15 at 1,024 and 1.5 with a window of 64 there.
+    A block of the nano model, forward and backward, compiled, fp32, one AVX2 core (`benchmarks/attention.py`): the
+    whole mask takes 1.2 times as long as strips at T = 512, 1.15 at 1,024, and 1.5 with a window of 64 there.
     """
     if fuses(positions.device):
         return block_mask(positions, window)
