@@ -265,6 +265,25 @@ def test_the_table() -> None:
     assert lines[-1] == "lost-seed0 failed: no luck"
 
 
+def test_the_printed_table_cuts_no_number(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    result = made_result()
+    for arm in result["arms"][:2]:
+        arm |= {
+            "parameters": 2_019_168,
+            "cache_bytes": 3072.0,
+            "decode": {"median": 191.0, "low": 139.0, "high": 208.0},
+        }
+        for run in arm["runs"]:
+            run["tokens_per_second"] *= 50.0
+    result["arms"][1]["name"] = "mixattention"
+    print_result(result)
+    printed = capsys.readouterr().out
+    assert printed.count("(139-208)") == 2
+    for text in ("mixattention", "2.02M", "3,072", "5,250", "+0.060", "±0.010", "(100%)", "lost-seed0 failed: no luck"):
+        assert text in printed
+
+
 def test_the_plot() -> None:
     import xml.etree.ElementTree as ET
 

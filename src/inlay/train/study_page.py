@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import escape
 
 from inlay.config.files import write_atomic
-from inlay.evaluate.charts import HEIGHT, WIDTH, Series, line_chart
+from inlay.evaluate.charts import HEIGHT, WIDTH, Series, amount, line_chart
 from inlay.evaluate.report_data import Point
 
 TABLE, PLOT = "table.md", "curves.svg"
@@ -119,10 +119,17 @@ def print_result(result: Result) -> None:
 
     # Nine columns of numbers in 80 characters: what stands behind a number goes below it.
     table = Table(title=f"sweep {result['name']}", title_justify="left", box=SIMPLE, padding=(0, 0))
-    for number, title in enumerate(columns(result)):
-        table.add_column(title.replace(" at ", "\nat "), justify="right" if number else "left", min_width=6)
+    titles = columns(result)
+    for number, title in enumerate(titles):
+        least = 6 if number else max(len(arm["name"]) for arm in result["arms"])
+        short = title.replace("parameters", "params").replace(" − ", " −\n")
+        short = short.replace(" at ", "\nat ").replace(" bytes/", "\nbytes\n/").replace(" tokens", "\ntokens")
+        table.add_column(short, justify="right" if number else "left", min_width=least)
     for cells in rows(result):
-        table.add_row(*(cell.replace(" ±", "\n±").replace(" (", "\n(") for cell in cells))
+        shown = [cell.replace(" ±", "\n±").replace(" (", "\n(") for cell in cells]
+        if "parameters" in titles and (parameters := shown[titles.index("parameters")]):
+            shown[titles.index("parameters")] = amount(int(parameters.replace(",", "")))
+        table.add_row(*shown)
     console = Console(highlight=False)
     console.print(table)
     for line in notes(result):
