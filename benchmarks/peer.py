@@ -98,6 +98,7 @@ class Peer:
 
         torch.manual_seed(seed)
         self.setting = setting
+        self.config = model
         # Any: transformers wraps `to` in a way that type checkers misread.
         made: Any = Qwen3ForCausalLM(peer_config(model, vocabulary, length, setting.attention))
         self.model: Any = made
@@ -152,6 +153,7 @@ class AsOurs(nn.Module):
         super().__init__()
         self.peer = peer
         self.model = peer.model
+        self.config = peer.config
 
     @property
     def head_weight(self) -> Tensor:

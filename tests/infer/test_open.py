@@ -104,7 +104,7 @@ def test_dtypes(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     half = open_model(run, device="cpu", dtype="bfloat16")
     assert half.model.embedding.weight.dtype == half.model.head_weight.dtype == torch.float32
     assert {parameter.dtype for parameter in half.model.blocks.parameters()} == {torch.bfloat16}
-    monkeypatch.setattr("inlay.infer.open._has_bfloat16_units", lambda: True)
+    monkeypatch.setattr("inlay.infer.open.has_bfloat16_units", lambda: True)
     assert open_model(run, device="cpu", dtype="auto").dtype == torch.float32
     assert open_model(run, device="cpu", dtype="auto", rows=64).dtype == torch.bfloat16
     with pytest.raises(BadInput, match="unknown dtype"):

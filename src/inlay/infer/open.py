@@ -19,6 +19,7 @@ from inlay.fim.family import Order
 from inlay.fim.format import FimFormat
 from inlay.infer.hf_folder import HFFolder, is_hf_folder
 from inlay.model import ModelConfig, Transformer, build, checkpoint
+from inlay.model.precision import has_bfloat16_units
 from inlay.text.tokenizer import Tokenizer
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
@@ -225,13 +226,4 @@ def _dtype(name: DtypeName, device: torch.device, model: Transformer, rows: int)
         return torch.float32 if name == "float32" else torch.bfloat16
     count = sum(parameter.numel() for parameter in model.blocks.parameters())
     pays = count >= BFLOAT16_PAYS_FROM or rows >= BATCH_PAYS_FROM
-    return torch.bfloat16 if device.type != "cpu" or (pays and _has_bfloat16_units()) else torch.float32
-
-
-def _has_bfloat16_units() -> bool:
-    """Whether this CPU multiplies bf16 natively. Elsewhere than on Linux nothing says so, and fp32 is kept."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16 "))
+    return torch.bfloat16 if device.type != "cpu" or (pays and has_bfloat16_units()) else torch.float32

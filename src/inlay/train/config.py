@@ -1,12 +1,12 @@
 """The whole configuration of a training run: what `config.yaml` of a run directory holds."""
 
-from typing import Literal
-
-from pydantic import Field, model_validator
+import torch
+from pydantic import Field, field_validator, model_validator
 
 from inlay.config import Config
 from inlay.fim.transform import FimConfig
 from inlay.model.config import ModelConfig
+from inlay.model.precision import Precision, multiplies_bfloat16
 from inlay.train.callback import callbacks
 from inlay.train.optimizer import optimizers
 from inlay.train.schedule import schedules
@@ -42,13 +42,23 @@ class TrainConfig(Config):
     """Micro-batches of a step; `rows` is divided among them."""
     clip: float | None = Field(1.0, gt=0.0)
     """Largest global gradient norm; null does not clip."""
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
-    """Type of activations. Master weights, norm statistics, softmax sums and the loss are fp32 in either case."""
+    precision: Precision = "auto"
+    """Type of activations; `auto` is bfloat16 on a GPU and on a CPU with bf16 units, float32 on others, and reads as
+    one of them from then on, so that a run goes on as it began. Master weights, norm statistics, softmax sums and the
+    loss are fp32 in either case."""
     compile: bool = True
     """Compile with torch.compile; without a C++ compiler the run goes on eagerly, with a line that says so."""
     activation_checkpointing: bool = False
     """Keep only what enters each block and compute the rest again in the backward pass: less memory, about a third
     slower, the same gradients."""
+
+    @field_validator("precision")
+    @classmethod
+    def _fast_here(cls, value: Precision) -> Precision:
+        if value != "auto":
+            return value
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return "bfloat16" if multiplies_bfloat16(device) else "float32"
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainConfig":

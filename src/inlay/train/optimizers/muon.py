@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from inlay.model.precision import multiplies_bfloat16
 from inlay.train.optimizer import AdamWGroups, Optimizer, OptimizerConfig, optimizers, route
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -108,10 +109,10 @@ def adjustment(convention: str, rows: int, columns: int) -> float:
 def orthogonalise(matrices: Tensor, steps: int) -> Tensor:
     """The nearest semi-orthogonal matrices, roughly (singular values in about 0.7 to 1.2): [K, m, n] to fp32 [K, m, n].
 
-    Quintic Newton-Schulz iteration in bf16 on the side with fewer rows.
+    Quintic Newton-Schulz iteration on the side with fewer rows, in bf16 where that is the faster format.
     """
     a, b, c = COEFFICIENTS
-    x = matrices.bfloat16()
+    x = matrices.bfloat16() if multiplies_bfloat16(matrices.device) else matrices.float()
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT
