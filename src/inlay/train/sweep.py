@@ -197,6 +197,8 @@ def train_all(
         with (progress or NoProgress()).phase("sweep", left if left > 0 else None, "tokens") as phase:
             began, trained = time.monotonic(), 0
             for number, arm in enumerate(waiting, len(arms) - len(waiting) + 1):
+                if is_complete(sweep.run(arm)):  # somebody has trained it meanwhile with `inlay train resume=`
+                    continue
                 before, started = _tokens(sweep.run(arm)), time.monotonic()
                 reason = _train_one(sweep, arm, command, lock, phase)
                 trained += arm.tokens - before
