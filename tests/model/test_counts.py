@@ -1,5 +1,7 @@
 """Parameters, FLOPs and cache bytes are counted from the built model, and checked against torch's own counters."""
 
+import json
+
 import pytest
 import torch
 from tests.model.presets import PRESETS, preset
@@ -94,3 +96,12 @@ def test_what_only_training_uses_is_counted_apart() -> None:
     assert counted.auxiliary == counted.parameters - base.parameters > 0
     assert counted.flops == base.flops
     assert base.auxiliary == 0
+
+
+def test_json_holds_what_the_table_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("mixattention-nano", [], context=256, exports=lambda config, context: ["nowhere"], as_json=True)
+    shown = json.loads(capsys.readouterr().out)
+    counted = count(preset("mixattention-nano"), 8192, 256)
+    assert shown["parameters"] == counted.parameters
+    assert [layer["kv_from"] for layer in shown["layers"]] == [layer.kv_from for layer in counted.layers]
+    assert (shown["cache_bytes"], shown["exports"]) == (counted.cache_bytes, ["nowhere"])

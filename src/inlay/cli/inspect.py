@@ -11,7 +11,7 @@ Tail = Annotated[str, Parameter(show_default=False)]
 Json = Annotated[bool, Parameter(name="--json", negative=(), show_default=False)]
 
 
-def model(preset: str, /, *overrides: Tail, context: int = 512, vocabulary: int = 8192) -> None:
+def model(preset: str, /, *overrides: Tail, context: int = 512, vocabulary: int = 8192, as_json: Json = False) -> None:
     """A model's layers, parameters, FLOPs and K/V bytes per token, and where it can be exported.
 
     Parameters
@@ -24,6 +24,8 @@ def model(preset: str, /, *overrides: Tail, context: int = 512, vocabulary: int 
         Positions at which FLOPs and K/V bytes are counted.
     vocabulary
         Tokens of the tokenizer.
+    as_json
+        One JSON object.
     """
     from inlay.config import BadInput
     from inlay.model.table import print_table
@@ -31,7 +33,7 @@ def model(preset: str, /, *overrides: Tail, context: int = 512, vocabulary: int 
     for name, value in (("context", context), ("vocabulary", vocabulary)):
         if value < 1:
             raise BadInput(f"--{name} {value}: give at least 1")
-    print_table(preset, list(overrides), vocabulary, context, export_lines)
+    print_table(preset, list(overrides), vocabulary, context, export_lines, as_json)
 
 
 def export_lines(config: "ModelConfig", context: int) -> list[str]:

@@ -3,8 +3,9 @@
 FLOPs are those of the forward pass: two per matrix element and token, and what the mixer says its scores cost.
 """
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
@@ -102,22 +103,35 @@ def print_table(
     vocab_size: int = 8192,
     context: int = 512,
     exports: Exports | None = None,
+    as_json: bool = False,
 ) -> None:
-    """Prints the table of a preset, `overrides` applied (`model.layers=6` ...), at `context` positions.
+    """Prints the table of a preset, `overrides` applied (`model.layers=6` ...), at `context` positions; with `as_json`
+    one JSON object.
 
     `exports` says where such a model can go: the rooms that know stand above this one. Raises ConfigError for a preset
     or an override that is none.
     """
+    data = compose("train", [f"model={preset}", "data.path=none", "train.steps=1", *overrides])
+    config = validate(ModelConfig, data["model"], where=f"model={preset}")
+    counted = count(config, vocab_size, context)
+    lines = list(exports(config, context)) if exports is not None else []
+    if as_json:
+        head = {"model": preset, "vocabulary": vocab_size, "context": context}
+        print(json.dumps({**head, "non_embedding": counted.non_embedding, **asdict(counted), "exports": lines}))
+        return
+    _print(preset, counted, vocab_size, context)
+    for line in lines:
+        print(line)
+
+
+def _print(name: str, counted: ModelCount, vocab_size: int, context: int) -> None:
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
-    data = compose("train", [f"model={preset}", "data.path=none", "train.steps=1", *overrides])
-    config = validate(ModelConfig, data["model"], where=f"model={preset}")
-    counted = count(config, vocab_size, context)
     mlps = ", ".join(dict.fromkeys(layer.mlp for layer in counted.layers))
     # Narrow enough for 80 columns: numbers are never cut.
-    title = f"{preset} · {mlps} · vocabulary {vocab_size:,} · context {context:,}"
+    title = f"{name} · {mlps} · vocabulary {vocab_size:,} · context {context:,}"
     table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     for column in ("layer", "block", "mixer", "window", "K/V"):
         table.add_column(column)
@@ -143,5 +157,3 @@ def print_table(
     )
     if counted.auxiliary:
         console.print(f"{counted.auxiliary:,} of them are auxiliary: trained, neither exported nor used to complete")
-    for line in exports(config, context) if exports is not None else ():
-        console.print(line, soft_wrap=True, markup=False)
