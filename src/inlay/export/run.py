@@ -133,7 +133,7 @@ def _peers(
     with contextlib.ExitStack() as stack:
         _add_transformers(peers, opened, folder, hf)
         if not is_installed():
-            peers.notes.append("llama.cpp is missing: pip install 'inlay[check]' (package xllamacpp)")
+            peers.notes.append("llama.cpp is missing: pip install xllamacpp")
         else:
             with contextlib.suppress(BadInput):
                 gguf = gguf or export_gguf(opened, folder / "peer.gguf", "f32").path
@@ -148,7 +148,7 @@ def _peers(
 
 def _add_transformers(peers: _Peers, opened: Opened, folder: Path, hf: Path | None) -> None:
     if not TransformersPeer.is_installed():
-        peers.notes.append("transformers is missing: pip install 'inlay[check]'")
+        peers.notes.append("transformers is missing: pip install transformers")
         return
     from inlay.export.hf import export_hf
 
