@@ -14,6 +14,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from inlay.config.base import nearest
@@ -38,7 +39,7 @@ def compose(config_name: str, overrides: Sequence[str] = (), *, module: str = CO
     # Without the context manager's restore a second compose in one process would find Hydra initialised.
     with initialize_config_module(module, version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        groups = _groups(loader)
+        groups = _groups(module)
         at = _places(loader, config_name)
         parsed = [(text, *_as_choice(readable, override, groups, at)) for text, readable, override in parsed]
         choices = [item for item in parsed if _is_choice(item[2], groups)]
@@ -58,13 +59,12 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str], *, module
     A group's name swaps the whole group for one of its files, as in `compose`. Raises ConfigError as `compose` does.
     """
     from hydra import initialize_config_module
-    from hydra.core.global_hydra import GlobalHydra
 
     result = _copy(data)
     if not overrides:
         return result
     with initialize_config_module(module, version_base="1.3"):
-        groups = _groups(GlobalHydra.instance().config_loader())
+        groups = _groups(module)
         for text in overrides:
             at = {group.replace("/", "."): group for group in groups}
             _, override = _as_choice(*_parse(text), groups, at)
@@ -88,10 +88,9 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str], *, module
 def compose_choice(group: str, choice: str, *, module: str = CONF_MODULE) -> dict[str, Any]:
     """The one file `choice` of a group as resolved plain data. Raises ConfigError that names the nearest choice."""
     from hydra import initialize_config_module
-    from hydra.core.global_hydra import GlobalHydra
 
     with initialize_config_module(module, version_base="1.3"):
-        choices = _groups(GlobalHydra.instance().config_loader()).get(group, [])
+        choices = _groups(module).get(group, [])
         if choice not in choices:
             raise ConfigError(f"unknown choice '{choice}' for '{group}'{nearest(choice, choices)}")
         data = _hydra_compose(f"{group}/{choice}", [], resolve=True)
@@ -118,11 +117,7 @@ def quoted(value: str) -> str:
 
 def list_groups(module: str = CONF_MODULE) -> dict[str, list[str]]:
     """The choices of every YAML group of `module`, by group name (`model`, or `data/source` for a nested one)."""
-    from hydra import initialize_config_module
-    from hydra.core.global_hydra import GlobalHydra
-
-    with initialize_config_module(module, version_base="1.3"):
-        return _groups(GlobalHydra.instance().config_loader())
+    return _groups(module)
 
 
 # --- reading overrides ---
@@ -209,14 +204,17 @@ def _as_choice(
     return _parse(f"{'~' if override.is_delete() else ''}{name}{equals}{text}")
 
 
-def _groups(loader: Any) -> dict[str, list[str]]:
-    """Every group's choices, Hydra's own and the top level (whole configurations) left out."""
+def _groups(module: str) -> dict[str, list[str]]:
+    """Every group's choices; the top level (whole configurations) is left out. Read from the folders themselves:
+    Hydra's own listing takes a quarter of a second."""
     found: dict[str, list[str]] = {}
-    waiting = [name for name in loader.list_groups("") if name != "hydra"]
+    waiting = [("", resources.files(module))]
     while waiting:
-        group = waiting.pop()
-        found[group] = [name for name in loader.get_group_options(group) if name != "__init__"]
-        waiting.extend(f"{group}/{name}" for name in loader.list_groups(group) if name != "__pycache__")
+        group, folder = waiting.pop()
+        files = sorted(folder.iterdir(), key=lambda file: file.name)
+        if group:
+            found[group] = [file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")]
+        waiting += [(f"{group}/{file.name}".lstrip("/"), file) for file in files if file.is_dir()]
     return {group: choices for group, choices in sorted(found.items()) if choices}
 
 

@@ -82,6 +82,11 @@ class HFFolder:
         return folder
 
     @cached_property
+    def names(self) -> dict[str, str]:
+        """The name of each weight in the files by ours."""
+        return self.architecture.names(self.config)
+
+    @cached_property
     def tokenizer(self) -> Tokenizer:
         """Its tokenizer. Raises BadInput when it has more ids than the embedding has rows."""
         tokenizer = Tokenizer.load(self.path)
@@ -141,7 +146,7 @@ class HFFolder:
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Our name and the value of each weight as stored, one at a time. Raises InlayError for a damaged file."""
-        ours = {theirs: name for name, theirs in self.architecture.names(self.config).items()}
+        ours = {theirs: name for name, theirs in self.names.items()}
         for file in sorted(set(self.files.values())):
             with _open(file) as opened:
                 for theirs in sorted(name for name, place in self.files.items() if place == file and name in ours):
@@ -178,7 +183,7 @@ class HFFolder:
         with torch.device("meta"):
             model = Transformer(self.config, self.vocab_size)
         shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
-        expected = {theirs: shapes[ours] for ours, theirs in self.architecture.names(self.config).items()}
+        expected = {theirs: shapes[ours] for ours, theirs in self.names.items()}
         missing = [name for name in expected if name not in self.files]
         if missing:
             raise BadInput(

@@ -43,6 +43,9 @@ class Architecture(Expressible):
     """Whether its config has the size of a head apart from width / heads."""
     HEADS_DIVIDE_WIDTH: ClassVar[bool] = False
     """Whether its config insists on that even so."""
+    ACTIVATION: ClassVar[str] = "silu"
+    BIAS_KEY: ClassVar[bool] = False
+    """Whether `attention_bias` says that attention has biases, on all its maps."""
     RENAMED: ClassVar[dict[str, str]] = {}
     """Its own names for weights that the mixers and networks call otherwise."""
 
@@ -99,9 +102,20 @@ class Architecture(Expressible):
     TIED: ClassVar[bool] = False
     """Whether the embeddings are tied when config.json does not say."""
 
-    @abstractmethod
     def layer_keys(self, config: ModelConfig) -> dict[str, Any]:
         """The keys of config.json about mixers and networks, for a model that has no reasons against it."""
+        mixer = first_attention(config)
+        biased = {"attention_bias": mixer.bias == "all"} if self.BIAS_KEY else {}
+        return {**attention_keys(mixer, head_dim=self.HEAD_DIM), **biased, **self.mlp_keys(config)}
+
+    def mlp_keys(self, config: ModelConfig) -> dict[str, Any]:
+        """Those about the network."""
+        return {"intermediate_size": resolve(config)[0].block.mlp.inner, "hidden_act": self.ACTIVATION}
+
+    def read_mlp(self, keys: HFKeys) -> dict[str, Any]:
+        """The options of the network."""
+        keys.only("hidden_act", self.ACTIVATION, self.ACTIVATION)
+        return {"kind": self.MLP, "inner": keys.integer("intermediate_size")}
 
     @abstractmethod
     def read_blocks(self, keys: HFKeys, width: int, layers: int) -> list[tuple[str, dict[str, Any]]]:

@@ -163,7 +163,7 @@ class _Attention:
     def __init__(self, mixer: Attention, dtype: torch.dtype) -> None:
         config = self.config = mixer.config
         self.query_heads, self.groups = config.heads, config.kv_heads
-        self.rotary = _required(config.rotation)
+        self.rotary = config.rotation
         linears, norms, counts = [mixer.query], [mixer.query_norm], [config.heads]
         if mixer.owns_kv:
             linears += [mixer.key, mixer.value]

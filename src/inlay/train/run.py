@@ -13,7 +13,7 @@ from inlay.config.run_dir import RunDir
 from inlay.model import checkpoint
 from inlay.text.store import TokenStore
 from inlay.train.config import TrainRun
-from inlay.train.start import check_tokenizer, read_start
+from inlay.train.start import Start, check_tokenizer, read_start
 from inlay.train.trainer import Trainer
 
 
@@ -22,25 +22,26 @@ def train(config: TrainRun, out: str | None = None) -> RunDir:
 
     With `start_from` the run's configuration has the model of that place, whatever `config.model` is.
     """
-    store = TokenStore.open(config.data.path)
+    store, start = TokenStore.open(config.data.path), None
     if config.start_from is not None:
         start = read_start(config.start_from)
         check_tokenizer(start, store)
         # Validated again: options may not go together with this model.
         config = validate(TrainRun, {**config.to_dict(), "model": start.model.to_dict()}, where="start_from")
     run = RunDir.create(out, config)
-    begin(config, run)
+    begin(config, run, start)
     return run
 
 
-def begin(config: TrainRun, run: RunDir) -> None:
-    """Trains from the beginning in a run directory that was just created with `config`."""
+def begin(config: TrainRun, run: RunDir, start: Start | None = None) -> None:
+    """Trains from the beginning in a run directory that was just created with `config`; `start` is what its
+    `start_from` offers, when the caller has read it."""
     store = TokenStore.open(config.data.path, verify=False)
     _copy_tokenizer(store, run)
     if config.start_from is None:
         Trainer(config, run).run_to_end()
         return
-    start = read_start(config.start_from)
+    start = start or read_start(config.start_from)
     check_tokenizer(start, store)
     if start.model != config.model:
         raise BadInput(f"the model at start_from={config.start_from} is not that of {run.config_file}: start a new run")

@@ -2,41 +2,30 @@
 
 from typing import Any, ClassVar, Literal
 
-from inlay.model.architecture import (
-    Architecture,
-    architectures,
-    attention_keys,
-    first_attention,
-    read_attention,
-    windowed_blocks,
-)
+from inlay.model.architecture import Architecture, architectures, read_attention, windowed_blocks
 from inlay.model.config import ModelConfig
 from inlay.model.hf_keys import HFKeys
-from inlay.model.layout import resolve
+
+
+class LlamaLike(Architecture):
+    """Llama's attention and keys, with a network of any kind."""
+
+    BIASES: ClassVar[frozenset[str]] = frozenset({"none", "all"})
+    BIAS_KEY: ClassVar[bool] = True
+    HEADS_DIVIDE_WIDTH: ClassVar[bool] = True
+
+    def mlp_keys(self, config: ModelConfig) -> dict[str, Any]:
+        return {**super().mlp_keys(config), "mlp_bias": False}
+
+    def read_blocks(self, keys: HFKeys, width: int, layers: int) -> list[tuple[str, dict[str, Any]]]:
+        keys.only("mlp_bias", False, False)
+        bias = "all" if keys.flag("attention_bias", False) else "none"
+        return windowed_blocks(read_attention(keys, width, bias=bias), self.read_mlp(keys), [None] * layers)
 
 
 @architectures.register
-class Llama(Architecture):
+class Llama(LlamaLike):
     """`LlamaForCausalLM`."""
 
     kind: Literal["llama"] = "llama"
     CLASS: ClassVar[str] = "LlamaForCausalLM"
-    BIASES: ClassVar[frozenset[str]] = frozenset({"none", "all"})
-    HEADS_DIVIDE_WIDTH: ClassVar[bool] = True
-
-    def layer_keys(self, config: ModelConfig) -> dict[str, Any]:
-        mixer = first_attention(config)
-        return {
-            **attention_keys(mixer),
-            "attention_bias": mixer.bias == "all",
-            "intermediate_size": resolve(config)[0].block.mlp.inner,
-            "hidden_act": "silu",
-            "mlp_bias": False,
-        }
-
-    def read_blocks(self, keys: HFKeys, width: int, layers: int) -> list[tuple[str, dict[str, Any]]]:
-        keys.only("hidden_act", "silu", "silu")
-        keys.only("mlp_bias", False, False)
-        bias = "all" if keys.flag("attention_bias", False) else "none"
-        mlp = {"kind": "swiglu", "inner": keys.integer("intermediate_size")}
-        return windowed_blocks(read_attention(keys, width, bias=bias), mlp, [None] * layers)

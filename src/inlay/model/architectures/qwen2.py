@@ -5,8 +5,6 @@ from typing import Any, ClassVar, Literal
 from inlay.model.architecture import (
     Architecture,
     architectures,
-    attention_keys,
-    first_attention,
     read_attention,
     read_windows,
     window_keys,
@@ -14,7 +12,6 @@ from inlay.model.architecture import (
 )
 from inlay.model.config import ModelConfig
 from inlay.model.hf_keys import HFKeys
-from inlay.model.layout import resolve
 
 
 @architectures.register
@@ -28,14 +25,7 @@ class Qwen2(Architecture):
     HEAD_DIM: ClassVar[bool] = False
 
     def layer_keys(self, config: ModelConfig) -> dict[str, Any]:
-        return {
-            **attention_keys(first_attention(config), head_dim=False),
-            **window_keys(config),
-            "intermediate_size": resolve(config)[0].block.mlp.inner,
-            "hidden_act": "silu",
-        }
+        return {**super().layer_keys(config), **window_keys(config)}
 
     def read_blocks(self, keys: HFKeys, width: int, layers: int) -> list[tuple[str, dict[str, Any]]]:
-        keys.only("hidden_act", "silu", "silu")
-        mlp = {"kind": "swiglu", "inner": keys.integer("intermediate_size")}
-        return windowed_blocks(read_attention(keys, width, bias="qkv"), mlp, read_windows(keys, layers))
+        return windowed_blocks(read_attention(keys, width, bias="qkv"), self.read_mlp(keys), read_windows(keys, layers))

@@ -5,8 +5,6 @@ from typing import Any, ClassVar, Literal
 from inlay.model.architecture import (
     Architecture,
     architectures,
-    attention_keys,
-    first_attention,
     read_attention,
     read_windows,
     window_keys,
@@ -14,7 +12,6 @@ from inlay.model.architecture import (
 )
 from inlay.model.config import ModelConfig
 from inlay.model.hf_keys import HFKeys
-from inlay.model.layout import resolve
 
 
 @architectures.register
@@ -25,23 +22,15 @@ class Qwen3(Architecture):
     CLASS: ClassVar[str] = "Qwen3ForCausalLM"
     QK_NORM: ClassVar[bool] = True
     BIASES: ClassVar[frozenset[str]] = frozenset({"none", "all"})
+    BIAS_KEY: ClassVar[bool] = True
     WINDOWS: ClassVar[Literal["none", "uniform", "layers"]] = "layers"
 
     def layer_keys(self, config: ModelConfig) -> dict[str, Any]:
-        mixer = first_attention(config)
-        return {
-            **attention_keys(mixer),
-            "attention_bias": mixer.bias == "all",
-            **window_keys(config),
-            "intermediate_size": resolve(config)[0].block.mlp.inner,
-            "hidden_act": "silu",
-        }
+        return {**super().layer_keys(config), **window_keys(config)}
 
     def read_blocks(self, keys: HFKeys, width: int, layers: int) -> list[tuple[str, dict[str, Any]]]:
-        keys.only("hidden_act", "silu", "silu")
         bias = "all" if keys.flag("attention_bias", False) else "none"
         # Its config has a size of its own where none is given, whatever the width.
         size = keys.integer("head_dim", 128)
         mixer = read_attention(keys, width, qk_norm=True, bias=bias, head_size=size)
-        mlp = {"kind": "swiglu", "inner": keys.integer("intermediate_size")}
-        return windowed_blocks(mixer, mlp, read_windows(keys, layers))
+        return windowed_blocks(mixer, self.read_mlp(keys), read_windows(keys, layers))

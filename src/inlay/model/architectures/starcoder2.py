@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Literal
 from inlay.model.architecture import (
     Architecture,
     architectures,
-    attention_keys,
     first_attention,
     read_attention,
     windowed_blocks,
@@ -15,7 +14,7 @@ from inlay.model.architecture import (
 from inlay.model.config import ModelConfig
 from inlay.model.expressible import Reason
 from inlay.model.hf_keys import HFKeys
-from inlay.model.layout import LayerSpec, resolve
+from inlay.model.layout import LayerSpec
 from inlay.model.mixers.attention import AttentionConfig
 from inlay.model.mlps.gelu import GELUConfig
 
@@ -27,6 +26,7 @@ class StarCoder2(Architecture):
     kind: Literal["starcoder2"] = "starcoder2"
     CLASS: ClassVar[str] = "Starcoder2ForCausalLM"
     MLP: ClassVar[str] = "gelu"
+    ACTIVATION: ClassVar[str] = "gelu_pytorch_tanh"
     NORM: ClassVar[str] = "layer"
     NORM_EPS: ClassVar[str] = "norm_epsilon"
     BIASES: ClassVar[frozenset[str]] = frozenset({"none", "all"})
@@ -35,23 +35,19 @@ class StarCoder2(Architecture):
     TIED: ClassVar[bool] = True
 
     def layer_keys(self, config: ModelConfig) -> dict[str, Any]:
-        mixer = first_attention(config)
         return {
-            **attention_keys(mixer, head_dim=False),
+            **super().layer_keys(config),
             "sliding_window": windows(config)[0],
-            "use_bias": mixer.bias == "all",
-            "intermediate_size": resolve(config)[0].block.mlp.inner,
-            "hidden_act": "gelu_pytorch_tanh",
+            "use_bias": first_attention(config).bias == "all",
             "residual_dropout": 0.0,
             "embedding_dropout": 0.0,
         }
 
     def read_blocks(self, keys: HFKeys, width: int, layers: int) -> list[tuple[str, dict[str, Any]]]:
-        keys.only("hidden_act", "gelu_pytorch_tanh", "gelu_pytorch_tanh")
         bias = keys.flag("use_bias", True)
         mixer = read_attention(keys, width, bias="all" if bias else "none")
         window = keys.integer("sliding_window") if keys.data.get("sliding_window") is not None else None
-        mlp = {"kind": "gelu", "inner": keys.integer("intermediate_size"), "bias": bias}
+        mlp = {**self.read_mlp(keys), "bias": bias}
         return windowed_blocks(mixer, mlp, [window] * layers)
 
     def layer_reasons(self, spec: LayerSpec, width: int, context: int | None) -> Iterator[Reason]:

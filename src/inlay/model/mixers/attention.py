@@ -52,7 +52,7 @@ class AttentionConfig(MixerConfig):
         return self.window
 
     @property
-    def rotation(self) -> Rotation | None:
+    def rotation(self) -> Rotation:
         return self.rope_theta, self.head_size, None if self.rope_scaling is None else self.rope_scaling.key
 
     @property
@@ -135,10 +135,7 @@ class Attention(Mixer):
         return projected.unflatten(-1, (-1, self.config.head_size))
 
     def _rotate(self, x: Tensor, context: Context) -> Tensor:
-        rotation = self.config.rotation
-        if rotation is None:
-            raise AssertionError("attention always rotates")
-        return rotate(x.transpose(1, 2), *context.rotations[rotation])
+        return rotate(x.transpose(1, 2), *context.rotations[self.config.rotation])
 
     def _key_value(self, x: Tensor, context: Context) -> KeyValue:
         key = self._rotate(self.key_norm(self._heads(self.key(x))), context)

@@ -67,7 +67,7 @@ class MLAConfig(MixerConfig):
         return None
 
     @property
-    def rotation(self) -> Rotation | None:
+    def rotation(self) -> Rotation:
         return self.rope_theta, self.rope_size, None
 
 
@@ -148,10 +148,7 @@ class MLA(Mixer):
         return (self.config.kv_rank + self.config.rope_size) * itemsize
 
     def _rotate(self, x: Tensor, context: Context) -> Tensor:
-        rotation = self.config.rotation
-        if rotation is None:
-            raise AssertionError("latent attention always rotates")
-        return rotate(x, *context.rotations[rotation])
+        return rotate(x, *context.rotations[self.config.rotation])
 
     def _query(self, x: Tensor, context: Context) -> Tensor:
         """[B, H, T, N + P], the last P channels rotated."""
