@@ -4,37 +4,13 @@ from typing import Any
 
 import pytest
 import torch
+from tests.model.peers import copy_into, their_logits, their_names
 from tests.model.shapes import VOCAB, packed, tiny, tiny_model
-from torch import Tensor
 from torch.nn import functional
 
 from inlay.model import Transformer
 
-NAMES = {
-    "mixer_norm": "input_layernorm",
-    "mixer.query_norm": "self_attn.q_norm",
-    "mixer.key_norm": "self_attn.k_norm",
-    "mixer.query": "self_attn.q_proj",
-    "mixer.key": "self_attn.k_proj",
-    "mixer.value": "self_attn.v_proj",
-    "mixer.output": "self_attn.o_proj",
-    "mlp_norm": "post_attention_layernorm",
-    "mlp.gate": "mlp.gate_proj",
-    "mlp.up": "mlp.up_proj",
-    "mlp.down": "mlp.down_proj",
-}
 SHAPES = [(4, 4, 8), (4, 2, 16), (6, 1, 8), (8, 2, 4)]
-
-
-def their_name(name: str) -> str:
-    if name == "embedding.weight":
-        return "model.embed_tokens.weight"
-    if name == "final_norm.weight":
-        return "model.norm.weight"
-    if name == "head.weight":
-        return "lm_head.weight"
-    _, layer, rest = name.split(".", 2)
-    return f"model.layers.{layer}.{NAMES[rest.removesuffix('.weight')]}.weight"
 
 
 def theirs(model: Transformer) -> Any:
@@ -57,17 +33,8 @@ def theirs(model: Transformer) -> Any:
             attn_implementation="eager",
         )
     ).eval()
-    parameters = dict(peer.named_parameters())
-    assert {their_name(name) for name, _ in model.named_parameters()} == parameters.keys()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameters[their_name(name)].copy_(parameter)
+    copy_into(peer, model, their_names(model))
     return peer
-
-
-def their_logits(peer: Any, tokens: Tensor, positions: Tensor) -> Tensor:
-    # Packed rows are isolated there only from position ids, without a mask and without a cache.
-    return peer(input_ids=tokens, position_ids=positions, use_cache=False).logits
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -88,10 +55,11 @@ def test_logits_and_gradients_equal(
     for table in (logits, expected):
         functional.cross_entropy(table.flatten(0, 1), targets.flatten()).backward()
     gradients = {name: parameter.grad for name, parameter in peer.named_parameters()}
+    names = their_names(model)
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
-        torch.testing.assert_close(parameter.grad, gradients[their_name(name)], atol=1e-5, rtol=1e-4, msg=name)
+        torch.testing.assert_close(parameter.grad, gradients[names[name]], atol=1e-5, rtol=1e-4, msg=name)
 
 
 def test_the_witness_would_see_a_leak() -> None:
@@ -123,11 +91,8 @@ def test_layers_without_qk_norm_are_llama() -> None:
             attn_implementation="eager",
         )
     ).eval()
-    parameters = dict(peer.named_parameters())
-    assert {their_name(name) for name, _ in model.named_parameters()} == parameters.keys()
+    copy_into(peer, model, their_names(model))
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameters[their_name(name)].copy_(parameter)
         tokens, positions = packed((9, 15))
         logits = model.logits(model(tokens, positions))
         torch.testing.assert_close(logits, their_logits(peer, tokens, positions), atol=1e-4, rtol=1e-5)

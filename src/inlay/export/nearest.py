@@ -52,7 +52,7 @@ def all_presets() -> dict[str, ModelConfig]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """A preset's file over those that its defaults name, as Hydra composes them; Hydra takes a quarter of a second a
+    """A preset's file over those that its defaults name, as Hydra composes them; Hydra takes a tenth of a second a
     file, and there are dozens."""
     data = load_yaml(file)
     whole: dict[str, Any] = {}
