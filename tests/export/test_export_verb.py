@@ -80,8 +80,9 @@ def test_a_copy_that_differs_is_a_failure(
 def test_no_peer_proves_nothing(inlay: Any, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TransformersPeer, "is_installed", staticmethod(lambda: False))
     monkeypatch.setattr("inlay.export.run.is_installed", lambda: False)
-    status, printed, _ = inlay("export", run, "--to", "gguf", "--out", tmp_path / "copy.gguf", "--check")
+    status, printed, err = inlay("export", run, "--to", "gguf", "--out", tmp_path / "copy.gguf", "--check")
     assert status == 1
+    assert "nothing is proven" in err
     assert "transformers is missing" in printed
     assert "llama.cpp is missing" in printed
 

@@ -51,5 +51,8 @@ def export(
     print_checked(made.checked)
     if made.checked.passed:
         return 0
-    print("inlay: the copy does not compute the same; see the table", file=sys.stderr)
+    if any(row.judged for row in made.checked.rows):
+        print("inlay: the copy does not compute the same; see the table", file=sys.stderr)
+    else:
+        print("inlay: nothing is proven, because there was no peer to compare with; see above", file=sys.stderr)
     return 1
