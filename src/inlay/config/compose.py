@@ -211,9 +211,10 @@ def _groups(module: str) -> dict[str, list[str]]:
     waiting = [("", resources.files(module))]
     while waiting:
         group, folder = waiting.pop()
-        files = sorted(folder.iterdir(), key=lambda file: file.name)
+        files = list(folder.iterdir())
         if group:
-            found[group] = [file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")]
+            # Sorted without their ending: "a.yaml" comes after "a-b.yaml", but "a" before "a-b".
+            found[group] = sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
         waiting += [(f"{group}/{file.name}".lstrip("/"), file) for file in files if file.is_dir()]
     return {group: choices for group, choices in sorted(found.items()) if choices}
 
