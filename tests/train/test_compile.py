@@ -19,13 +19,13 @@ def losses(store: Path, out: Path, **options: Any) -> list[float]:
     )
     trainer = Trainer(run, RunDir.create(out, run))
     found = []
-    account = trainer._account
+    account = trainer.meters.note_batch
 
-    def keep(each: Any, batch: Any, norm: float) -> None:
+    def keep(each: Any, batch: Any) -> None:
         found.append(float((each * batch.weights.reshape(-1)).sum() / batch.weights.sum()))
-        account(each, batch, norm)
+        account(each, batch)
 
-    trainer._account = keep  # type: ignore[method-assign]
+    trainer.meters.note_batch = keep  # type: ignore[method-assign]
     trainer.run_to_end()
     return found
 

@@ -116,7 +116,7 @@ def test_a_time_budget_is_planned_once_and_kept(store: Path, tmp_path: Path) -> 
     resumed = Trainer(run, RunDir.open(out))
     resumed.load()
     assert (resumed.step, resumed.total_steps) == (9, planned)
-    resumed.total_steps = 15
+    resumed.plan = resumed.plan.planned(15)
     resumed.run_to_end()
     assert [line["plan/total_steps"] for line in lines(out) if "plan/total_steps" in line] == [planned]
 

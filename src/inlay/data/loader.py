@@ -23,6 +23,7 @@ from inlay.data.rows import Row, RowMaker
 from inlay.fim.format import FimFormat
 from inlay.fim.transform import FimConfig, Transform
 from inlay.text.store import TokenStore
+from inlay.text.tokenizer import Tokenizer
 
 
 class LoaderState(Config):
@@ -88,6 +89,17 @@ class Rows:
     def row(self, epoch: int, row: int) -> Row:
         """One row's arrays."""
         return self.maker.row(self.plan(epoch), epoch, row)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The store's."""
+        return self.maker.transform.format.tokenizer
+
+    def begin_stage(self, state: LoaderState) -> LoaderState:
+        """Where a stage begins whose rows are other ones (another length), when the stage before ended at `state`: at
+        the next epoch, since the rows that are left of this one are not known here."""
+        epoch = state.epoch + 1 if state.row else state.epoch
+        return LoaderState(epoch=epoch, row=0, store=self.store_hash)
 
     def advance(self, state: LoaderState, count: int) -> tuple[list[tuple[int, int]], LoaderState]:
         """The next `count` (epoch, row) pairs from `state` on, and the state behind them."""

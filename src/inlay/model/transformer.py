@@ -184,6 +184,14 @@ class Transformer(nn.Module):
         if self.horizon is not None:
             self.horizon.initialise(std, generator)
 
+    def adopt(self, config: ModelConfig) -> None:
+        """Takes another configuration of the same weights, such as another rotary scaling, for what comes next."""
+        self.config, self.layout = config, resolve(config)
+        for spec, block in zip(self.layout, self.layers, strict=True):
+            block.mixer.config = spec.block.mixer
+        if self.mtp is not None:
+            self.mtp.block.mixer.config = self.layout[-1].block.mixer
+
     def drop_auxiliary(self) -> None:
         """Takes away what only training needs, for inference and export."""
         self.mtp = self.horizon = None

@@ -12,6 +12,7 @@ from inlay.config import Config, Registry
 from inlay.config.files import write_atomic
 
 if TYPE_CHECKING:
+    from inlay.data.loader import Batch
     from inlay.train.trainer import Trainer
 
 callbacks = Registry("callback", "inlay.train.callbacks")
@@ -35,6 +36,10 @@ class Callback:
 
     def phase(self, trainer: "Trainer", name: str) -> None:
         """Something that takes a while begins, such as compiling."""
+
+    def update(self, trainer: "Trainer", batch: "Batch") -> None:
+        """Before each optimizer step, when the gradients of `batch` are there, clipped; `trainer.step` counts the steps
+        before it. Reading gradients waits for the device: do it at intervals."""
 
     def step(self, trainer: "Trainer") -> None:
         """After each optimizer step; `trainer.step` counts those done."""

@@ -4,26 +4,15 @@ import torch
 from pydantic import Field, field_validator, model_validator
 
 from inlay.config import Config
+from inlay.data.config import DataConfig
 from inlay.fim.transform import FimConfig
 from inlay.model.config import ModelConfig
 from inlay.model.precision import Precision, multiplies_bfloat16
 from inlay.train.callback import callbacks
 from inlay.train.optimizer import optimizers
+from inlay.train.parallel import ParallelConfig
 from inlay.train.schedule import schedules
-
-
-class DataConfig(Config):
-    """Where rows come from."""
-
-    path: str
-    """Token store that `inlay prepare` wrote."""
-    workers: int = Field(0, ge=0)
-    """Processes that make rows ahead of time; 0 makes them in line (about 1 % of a step on a CPU)."""
-    shortest_piece: int | None = Field(24, ge=8)
-    """Documents are chunked into pieces of log-uniform length from so many tokens to a whole row. null fills rows with
-    the longest pieces: for left-to-right training only, because FIM examples that all have one length tell the model
-    how long the middle is (it then stops at the row's end, wherever the gap is: LOG.md, 2026-11-21). No effect at
-    document level; at repository level it draws how much context a target has, and null fills the row."""
+from inlay.train.stage import StageConfig
 
 
 class TrainConfig(Config):
@@ -46,6 +35,9 @@ class TrainConfig(Config):
     """Type of activations; `auto` is bfloat16 on a GPU and on a CPU with bf16 units, float32 on others, and reads as
     one of them from then on, so that a run goes on as it began. Master weights, norm statistics, softmax sums and the
     loss are fp32 in either case."""
+    z_loss: float = Field(0.0, ge=0.0)
+    """Weight of the squared log-normaliser of each trained token, which keeps logits from drifting (2204.02311,
+    section 5); 1e-4 there, 0 for none. Reported losses are without it."""
     compile: bool = True
     """Compile with torch.compile; without a C++ compiler the run goes on eagerly, with a line that says so."""
     activation_checkpointing: bool = False
@@ -86,6 +78,9 @@ class TrainRun(Config):
     optim: optimizers.union()  # type: ignore[valid-type]
     schedule: schedules.union()  # type: ignore[valid-type]
     train: TrainConfig
+    stages: tuple[StageConfig, ...] = ()
+    """What changes during the run, in order; empty for one stage as `train` and `model` say."""
+    parallel: ParallelConfig = ParallelConfig()
     start_from: str | None = None
     """A run, a checkpoint or a Hugging Face folder whose weights, model and vocabulary this run begins with: `model` is
     replaced by its. null draws weights from the seed."""

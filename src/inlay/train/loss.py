@@ -23,12 +23,18 @@ ChunkStep = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Ten
 
 
 def chunk_step(
-    hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor, softcap: float | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    softcap: float | None = None,
+    z_loss: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One chunk: hidden [n, d], weight [V, d] (both in the activation dtype), targets and weights [n].
 
-    `softcap` caps logits smoothly, in fp32: cap tanh(logit / cap) (2408.00118). Returns the loss of each token [n] fp32
-    (unweighted), and the gradients of the weighted sum for hidden [n, d] and weight [V, d].
+    `softcap` caps logits smoothly, in fp32: cap tanh(logit / cap) (2408.00118). `z_loss` times the squared
+    log-normaliser is added to what is differentiated (2204.02311, section 5), not to the losses. Returns the loss of
+    each token [n] fp32 (unweighted), and the gradients of the weighted sum for hidden [n, d] and weight [V, d].
     """
     logits = torch.matmul(hidden, weight.t()).float()
     if softcap is not None:
@@ -36,6 +42,9 @@ def chunk_step(
     normaliser = torch.logsumexp(logits, dim=-1)
     losses = normaliser - logits.gather(1, targets[:, None]).squeeze(1)
     probability = torch.exp(logits - normaliser[:, None])
+    if z_loss:
+        # d log(Z)^2 / d logit = 2 log(Z) p, beside p - 1[target] of the cross-entropy itself.
+        probability = probability * (1.0 + 2.0 * z_loss * normaliser)[:, None]
     columns = torch.arange(logits.shape[1], device=logits.device)
     hit = columns[None, :] == targets[:, None]
     gradient = (probability - hit.float()) * weights[:, None]
@@ -45,15 +54,15 @@ def chunk_step(
     return losses, torch.matmul(gradient, weight), torch.matmul(gradient.t(), hidden).float()
 
 
-def step_with(softcap: float | None) -> ChunkStep:
-    """`chunk_step` for a model whose head has this softcap."""
-    if softcap is None:
+def step_with(softcap: float | None, z_loss: float = 0.0) -> ChunkStep:
+    """`chunk_step` for a model whose head has this softcap, and for this weight of the squared log-normaliser."""
+    if softcap is None and not z_loss:
         return chunk_step
 
-    def capped(hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return chunk_step(hidden, weight, targets, weights, softcap)
+    def bound(hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return chunk_step(hidden, weight, targets, weights, softcap, z_loss)
 
-    return capped
+    return bound
 
 
 def chunk_size(device: torch.device) -> int:

@@ -81,23 +81,28 @@ class _Placed:
 class Objectives:
     """The loss of `model` on batches, eager until `compile` is called."""
 
-    def __init__(self, model: Transformer) -> None:
+    def __init__(self, model: Transformer, z_loss: float = 0.0) -> None:
+        """`z_loss`: see `TrainConfig`."""
         self._model = model
+        self._z_loss = z_loss
         self._blocks: Sequence[BlockCall] | None = None
         self._mtp_block: BlockCall | None = None
-        self._step: ChunkStep = step_with(model.config.head_softcap)
+        self._step: ChunkStep = self._eager_step()
 
     def compile(self) -> None:
         """Compiles blocks and loss for static shapes: one graph for the whole run, shared by layers of one kind."""
         self._blocks = [torch.compile(block, dynamic=False) for block in self._model.blocks]
         if self._model.mtp is not None:
             self._mtp_block = torch.compile(self._model.mtp.block, dynamic=False)
-        self._step = torch.compile(step_with(self._model.config.head_softcap), dynamic=False)
+        self._step = torch.compile(self._eager_step(), dynamic=False)
 
     def eager(self) -> None:
         """Takes `compile` back."""
         self._blocks = self._mtp_block = None
-        self._step = step_with(self._model.config.head_softcap)
+        self._step = self._eager_step()
+
+    def _eager_step(self) -> ChunkStep:
+        return step_with(self._model.config.head_softcap, self._z_loss)
 
     def backward(self, batch: Batch, rows: int) -> Measured:
         """Adds the gradient of the whole loss on `batch` to that of the parameters, in micro-batches of `rows` rows."""

@@ -14,17 +14,19 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
-from inlay.config import BadInput, InlayError, validate
+from inlay.config import InlayError
 from inlay.config.run_dir import RunDir
 from inlay.data.loader import Batch, Loader, LoaderState, Rows
-from inlay.fim.format import Kind, Region
-from inlay.model import build, checkpoint
+from inlay.model import Transformer, build
 from inlay.train.compiler import why_not_compiled
 from inlay.train.config import TrainRun
+from inlay.train.meters import Meters
 from inlay.train.objectives import Measured, Objectives
+from inlay.train.parallel import Parallel
+from inlay.train.plan import Plan, Stage
+from inlay.train.saving import Saver
 
 TIMED_STEPS = 8
 """Steps that are timed to turn minutes into steps; the first one after compiling is not among them."""
@@ -40,19 +42,23 @@ class Interrupted(InlayError):
 class Trainer:
     """One run in one process. Use `run_to_end`."""
 
-    def __init__(self, config: TrainRun, run: RunDir, vocab_size: int | None = None) -> None:
+    def __init__(
+        self, config: TrainRun, run: RunDir, vocab_size: int | None = None, parallel: Parallel | None = None
+    ) -> None:
         """`vocab_size`: rows of the embedding, where they are more than the tokenizer's ids."""
         self.config = config
         self.run = run
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        data, length = config.data, config.train.sequence_length
-        self.rows = Rows(data.path, "train", config.fim, length, config.seed, data.shortest_piece)
-        self.tokenizer = self.rows.maker.transform.format.tokenizer
+        self.parallel = parallel or Parallel.join(config.parallel)
+        self.device = self.parallel.device
+        self.plan = Plan(config)
+        self.stage = self.plan.stages[0]
+        self.rows = self._open_rows(self.stage)
+        self.tokenizer = self.rows.tokenizer
         self.vocab_size = vocab_size or self.tokenizer.vocab_size
-        self.model = build(config.model, self.vocab_size, seed=config.seed).to(self.device)
+        self.model = build(self.stage.model, self.vocab_size, seed=config.seed).to(self.device)
         self.model.compute_dtype = getattr(torch, config.train.precision)
         self.model.activation_checkpointing = config.train.activation_checkpointing
-        self.objectives = Objectives(self.model)
+        self.objectives = Objectives(self.model, config.train.z_loss)
         self.optimizer = config.optim.build(self.model)
         self.step = 0
         self.tokens = 0
@@ -60,12 +66,17 @@ class Trainer:
         self.loader_state = LoaderState(store=self.rows.store_hash)
         self.savable = True
         """Whether weights, optimizer state and counters are all of one step, and finite as far as was seen."""
-        self.total_steps = self._planned_steps()
+        self.meters = Meters()
+        self.saver = Saver()
         self.callbacks = [callback.build() for callback in config.callbacks.values() if callback is not None]
         self.notices: list[str] = []
         self._compiled: Literal["off", "untried", "works"] = "off"
         self._asked_to_stop: int | None = None
-        self._sums: dict[str, float] = {}
+
+    @property
+    def total_steps(self) -> int | None:
+        """Steps of the whole run; None for a time budget that has not been turned into steps."""
+        return self.plan.total_steps
 
     # ---- the run -----------------------------------------------------------------------------------------------------
 
@@ -88,6 +99,7 @@ class Trainer:
             finally:
                 # Every callback ends, also when one of them fails: the last one saves the checkpoint.
                 with contextlib.ExitStack() as stack:
+                    stack.callback(self.saver.finish)
                     for callback in reversed(self.callbacks):
                         stack.callback(callback.finish, self, completed)
         if not completed:
@@ -97,20 +109,26 @@ class Trainer:
         return f"{reason} at step {self.step}; go on with: inlay train resume={self.run.path}"
 
     def _loop(self) -> None:
-        train = self.config.train
+        while (self.total_steps is None or self.step < self.total_steps) and self._asked_to_stop is None:
+            self._enter(self.plan.stage(self.step))
+            self._run_stage()
+
+    def _run_stage(self) -> None:
+        """Trains to the end of the current stage, or until the run is asked to stop."""
         timed: list[float] = []
-        with Loader(self.rows, train.rows, self.loader_state, workers=self.config.data.workers) as loader:
+        workers, parallel = self.config.data.workers, self.parallel
+        with Loader(
+            self.rows, self.stage.rows, self.loader_state, parallel.rank, parallel.world, workers=workers
+        ) as loader:
             began = time.monotonic()
             before = self.seconds
-            while self.total_steps is None or self.step < self.total_steps:
-                if self._asked_to_stop is not None:
-                    return
+            while self._asked_to_stop is None and self.plan.stage(self.step) is self.stage and not self._ended:
                 started = time.monotonic()
                 batch = next(loader)
                 waited = time.monotonic() - started
                 self._train_step(batch)
                 self.step += 1
-                self.tokens += train.tokens_per_step
+                self.tokens += self.stage.tokens_per_step
                 self.loader_state = batch.after
                 self.savable = True
                 took = time.monotonic() - started
@@ -118,13 +136,18 @@ class Trainer:
                     timed.append(took)
                     if len(timed) > TIMED_STEPS:
                         self._plan_from(timed[1:])
+                        self.stage = self.plan.stage(self.step - 1)
                 self.seconds = before + time.monotonic() - began
-                self._note("time", took, 1.0)
-                self._note("wait", waited, 1.0)
-                if self.step % LOG_EVERY == 0 or self.step == self.total_steps:
+                self.meters.note("time", took)
+                self.meters.note("wait", waited)
+                if self.step % LOG_EVERY == 0 or self._ended:
                     self._log_training()
                 for callback in self.callbacks:
                     callback.step(self)
+
+    @property
+    def _ended(self) -> bool:
+        return self.total_steps is not None and self.step >= self.total_steps
 
     def _train_step(self, batch: Batch) -> None:
         try:
@@ -138,17 +161,19 @@ class Trainer:
         if self._compiled == "untried":
             self._compiled = "works"
         norm = self._clip()
+        for callback in self.callbacks:
+            callback.update(self, batch)
         self.savable = False
-        self.optimizer.step(self.config.schedule.multiplier(self.step, self.total_steps or 1 << 40), self.step)
+        self.optimizer.step(self.plan.multiplier(self.step), self.step)
         self._drop_gradients()
-        self._account(torch.cat(measured.losses).cpu().numpy(), batch, norm)
+        self.meters.note_batch(torch.cat(measured.losses).cpu().numpy(), batch)
+        self.meters.note("gradient_norm", norm)
         for name, (value, weight) in measured.sums.items():
             if weight > 0.0:
-                self._note(name, float(value), weight)
+                self.meters.note(name, float(value), weight)
 
     def _gradients(self, batch: Batch) -> Measured:
-        train = self.config.train
-        return self.objectives.backward(batch, train.rows // train.accumulation)
+        return self.objectives.backward(batch, self.stage.rows // self.stage.accumulation)
 
     def _drop_gradients(self) -> None:
         for parameter in self.model.parameters():
@@ -169,73 +194,57 @@ class Trainer:
 
     # ---- plan, state -------------------------------------------------------------------------------------------------
 
-    def _planned_steps(self) -> int | None:
-        train = self.config.train
-        if train.steps is not None:
-            return train.steps
-        if train.tokens is not None:
-            return math.ceil(train.tokens / train.tokens_per_step)
-        return None
-
     def _plan_from(self, timed: list[float]) -> None:
         minutes = self.config.train.minutes
         if minutes is None:
             raise AssertionError("only a time budget is planned from timed steps")
         spent = sum(timed)
         left = max(0.0, minutes * 60.0 - spent)
-        self.total_steps = self.step + math.ceil(left / statistics.median(timed))
+        self.plan = self.plan.planned(self.step + math.ceil(left / statistics.median(timed)))
         self.log({"plan/total_steps": self.total_steps, "plan/seconds_per_step": statistics.median(timed)})
 
     def save(self) -> None:
         """Writes the checkpoint of the current step."""
-        folder = self.run.checkpoint(self.step)
-        record = {
-            "step": self.step,
-            "tokens": self.tokens,
-            "seconds": self.seconds,
-            "total_steps": self.total_steps,
-            "sums": self._sums,
-            "config": self.config.to_dict(),
-            "loader": self.loader_state.to_dict(),
-            "model": self.config.model.to_dict(),
-            "vocab_size": self.vocab_size,
-            "tokenizer": self.tokenizer.hash,
-            "torch": torch.__version__,
-        }
-        weights = {name: parameter.data for name, parameter in self.model.named_parameters()}
-        checkpoint.write(folder, {checkpoint.WEIGHTS: weights, checkpoint.OPTIMIZER: self.optimizer.state()}, record)
+        self.saver.save(self)
 
     def load(self) -> None:
-        """Takes the newest undamaged checkpoint of the run; with none it starts from the beginning, with a notice.
+        """Takes the newest undamaged checkpoint of the run; see `Saver.load`."""
+        self.saver.load(self)
 
-        Raises BadInput when the store or the configuration is another than the checkpoint's, InlayError when every
-        checkpoint is damaged.
-        """
-        checkpoint.clear_unfinished(self.run.path)
-        candidates = checkpoint.folders(self.run.path)
-        if not candidates:
-            self.notices.append("the run has no checkpoint yet: it starts from the beginning")
-            return
-        folder, record, skipped = checkpoint.newest_good(candidates, checkpoint.WEIGHTS, checkpoint.OPTIMIZER)
-        self.notices += skipped
-        if record["loader"]["store"] != self.rows.store_hash:
-            raise BadInput(f"the store {self.config.data.path} is not the one that {self.run.path} was trained on")
-        # Validated first: a run from before an option existed has its default.
-        recorded = validate(TrainRun, record["config"], where=str(folder)).to_dict()
-        then, now = _deciding(recorded), _deciding(self.config.to_dict())
-        changed = ", ".join(group for group in now if then.get(group) != now[group])
-        if changed:
-            file = self.run.config_file
-            raise BadInput(
-                f"{file} has changed in {changed} since {folder.name} was saved: put it back, or start a new run with:"
-                f" inlay train --config {file} out=DIR"
-            )
-        self.model.load_state_dict(checkpoint.read_tensors(folder, checkpoint.WEIGHTS))
-        self.optimizer.load_state(checkpoint.read_tensors(folder, checkpoint.OPTIMIZER))
-        self.step, self.tokens = record["step"], record["tokens"]
-        self.seconds, self.total_steps = record["seconds"], record["total_steps"]
+    def restore(self, record: dict[str, Any]) -> None:
+        """Takes the counters of a checkpoint's record."""
+        self.step, self.tokens, self.seconds = record["step"], record["tokens"], record["seconds"]
+        if self.total_steps is None and record["total_steps"] is not None:
+            self.plan = self.plan.planned(record["total_steps"])
         self.loader_state = LoaderState(**record["loader"])
-        self._sums = dict(record["sums"])
+        self.meters.sums = dict(record["sums"])
+
+    @contextlib.contextmanager
+    def whole_model(self) -> Iterator[Transformer]:
+        """The model with all its weights on this rank, in evaluation mode, for as long as the context lasts. Every rank
+        enters and leaves it together."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            yield self.model
+        finally:
+            self.model.train(training)
+
+    def _enter(self, stage: Stage) -> None:
+        """Makes rows and model those of a stage; at its first step the stream of rows goes over into its own."""
+        before = self.stage
+        self.stage = stage
+        if stage.sequence_length != self.rows.maker.length:
+            self.rows = self._open_rows(stage)
+        if stage.model != self.model.config:
+            self.model.adopt(stage.model)
+        if stage.index != before.index and self.step == stage.start:
+            if stage.sequence_length != before.sequence_length:
+                self.loader_state = self.rows.begin_stage(self.loader_state)
+            self.phase(f"stage {stage.name}")
+
+    def _open_rows(self, stage: Stage) -> Rows:
+        return self.config.data.open("train", self.config.fim, stage.sequence_length, self.config.seed)
 
     # ---- compile, signals, logs --------------------------------------------------------------------------------------
 
@@ -289,40 +298,11 @@ class Trainer:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _account(self, losses: np.ndarray, batch: Batch, norm: float) -> None:
-        regions, kinds, weights = (array.reshape(-1) for array in (batch.regions, batch.kinds, batch.weights))
-        trained = weights > 0.0
-        self._note("loss", float((losses * weights).sum()), float(weights.sum()))
-        for kind in Kind:
-            chosen = trained & (kinds == kind)  # padding is never trained
-            if chosen.any():
-                self._note(f"loss_{kind.name.lower()}", float(losses[chosen].sum()), float(chosen.sum()))
-        middle = trained & (regions == Region.MIDDLE)
-        if middle.any():
-            self._note("loss_middle", float(losses[middle].sum()), float(middle.sum()))
-        self._note("gradient_norm", norm, 1.0)
-        self._note("fill", float((regions != Region.PADDING).sum()), float(len(regions)))
-
-    def _note(self, name: str, value: float, weight: float) -> None:
-        self._sums[name] = self._sums.get(name, 0.0) + value
-        self._sums[f"{name}|weight"] = self._sums.get(f"{name}|weight", 0.0) + weight
-
     def _log_training(self) -> None:
-        means = {
-            name: value / self._sums[f"{name}|weight"]
-            for name, value in self._sums.items()
-            if not name.endswith("|weight")
-        }
+        means = self.meters.take()
         seconds, wait = means.pop("time"), means.pop("wait")
-        self._sums.clear()
         values = {f"train/{name}": value for name, value in means.items()}
-        values["lr_multiplier"] = self.config.schedule.multiplier(self.step - 1, self.total_steps or 1 << 40)
-        values["tokens_per_second"] = self.config.train.tokens_per_step / seconds
+        values["lr_multiplier"] = self.plan.multiplier(self.step - 1)
+        values["tokens_per_second"] = self.stage.tokens_per_step / seconds
         values["loader_share"] = wait / seconds
         self.log(values)
-
-
-def _deciding(config: dict[str, Any]) -> dict[str, Any]:
-    """The parts of a configuration that decide the weights. The store is compared by content, so that it may move."""
-    data = {key: value for key, value in config["data"].items() if key not in ("path", "workers")}
-    return {**{group: value for group, value in config.items() if group != "callbacks"}, "data": data}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from inlay.data.loader import LoaderState, Rows, stack
+from inlay.data.loader import LoaderState, stack
 from inlay.fim.family import Order
 from inlay.fim.format import Region
 from inlay.fim.transform import FimConfig
@@ -30,11 +30,10 @@ class Validator:
         self._batches = {}
         for name, fim in _variants(config.fim).items():
             # Seed 0 always: runs that differ in seed are compared on the same rows.
-            data = config.data
-            source = Rows(data.path, "validation", fim, config.train.sequence_length, 0, data.shortest_piece)
+            source = config.data.open("validation", fim, config.train.sequence_length, 0)
             pairs = [(0, row) for row in range(min(rows, source.plan(0).row_count))]
             self._batches[name] = stack([source.row(*pair) for pair in pairs], LoaderState())
-            self._bytes = source.maker.transform.format.tokenizer.token_lengths
+            self._bytes = source.tokenizer.token_lengths
 
     @torch.no_grad()
     def measure(self, model: Transformer) -> dict[str, float]:

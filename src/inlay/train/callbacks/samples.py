@@ -50,11 +50,9 @@ class Samples(Callback):
         if total is None or trainer.step * times // total == (trainer.step - 1) * times // total:
             return
         trainer.phase("samples")
-        training = trainer.model.training
-        trainer.model.eval()
-        opened = in_memory(trainer.model, trainer.tokenizer, trainer.config.to_dict(), trainer.step)
-        samples = infill_samples(Engine(opened), self._gaps)
-        trainer.model.train(training)
+        with trainer.whole_model() as model:
+            opened = in_memory(model, trainer.tokenizer, trainer.config.to_dict(), trainer.step)
+            samples = infill_samples(Engine(opened), self._gaps)
         with disk_errors(trainer.run.samples_file), trainer.run.samples_file.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(sample) + "\n" for sample in samples)
         count = len(samples)

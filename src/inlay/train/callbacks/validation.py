@@ -48,4 +48,6 @@ class Validation(Callback):
     def _measure(self, trainer: "Trainer") -> None:
         if self._validator is not None:
             trainer.phase("validation")
-            trainer.log(self._validator.measure(trainer.model))
+            with trainer.whole_model() as model:
+                values = self._validator.measure(model)
+            trainer.log(values)

@@ -1,0 +1,42 @@
+"""What happens between two lines of the log, as sums: (value, weight) by name, divided once when they are logged."""
+
+import numpy as np
+
+from inlay.data.loader import Batch
+from inlay.fim.format import Kind, Region
+
+
+class Meters:
+    """Weighted sums by name. `sums` is their whole state: plain numbers, kept in checkpoints."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+
+    def note(self, name: str, value: float, weight: float = 1.0) -> None:
+        """Adds `value`, which is already multiplied by its weight."""
+        self.sums[name] = self.sums.get(name, 0.0) + value
+        self.sums[f"{name}|weight"] = self.sums.get(f"{name}|weight", 0.0) + weight
+
+    def note_batch(self, losses: np.ndarray, batch: Batch) -> None:
+        """Adds the losses [B T] of a batch by kind and for its middles, and how full its rows are."""
+        regions, kinds, weights = (array.reshape(-1) for array in (batch.regions, batch.kinds, batch.weights))
+        trained = weights > 0.0
+        self.note("loss", float((losses * weights).sum()), float(weights.sum()))
+        for kind in Kind:
+            chosen = trained & (kinds == kind)  # padding is never trained
+            if chosen.any():
+                self.note(f"loss_{kind.name.lower()}", float(losses[chosen].sum()), float(chosen.sum()))
+        middle = trained & (regions == Region.MIDDLE)
+        if middle.any():
+            self.note("loss_middle", float(losses[middle].sum()), float(middle.sum()))
+        self.note("fill", float((regions != Region.PADDING).sum()), float(len(regions)))
+
+    def take(self) -> dict[str, float]:
+        """The means since the last call."""
+        means = {
+            name: value / self.sums[f"{name}|weight"]
+            for name, value in self.sums.items()
+            if not name.endswith("|weight")
+        }
+        self.sums = {}
+        return means
