@@ -50,7 +50,7 @@ def batch() -> Batch:
     weights = np.ones((rows, length), dtype=np.float32)
     weights[0, -4:] = 0.0
     zeros = np.zeros((rows, length), dtype=np.uint8)
-    return Batch(tokens, targets, positions, weights, zeros, zeros, zeros, LoaderState())
+    return Batch(tokens, targets, positions, weights, zeros, zeros, zeros, LoaderState(), zeros[:, 0])
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -76,7 +76,7 @@ def test_the_stream_is_long_enough_for_what_follows(stream: list[tuple[int, int,
 def test_from_the_start(rows: Rows, stream: list[tuple[int, int, Row]]) -> None:
     batches = take(Loader(rows, PER_BATCH))
     assert_follow(batches, stream, 0)
-    assert set(LoaderState.model_fields) == {"epoch", "row", "store"}
+    assert set(LoaderState.model_fields) == {"epoch", "row", "store", "length", "sources"}
     assert batches[0].after.store == rows.store_hash
 
 
@@ -131,7 +131,7 @@ def test_ranks_share_the_one_stream(store: TokenStore, stream: list[tuple[int, i
             for name in NAMES
         }
         assert all(len(part.tokens) == PER_BATCH // world for part in parts)
-        joined.append(Batch(**arrays, after=parts[0].after))
+        joined.append(Batch(**arrays, after=parts[0].after, sources=np.zeros(PER_BATCH, np.uint8)))
     assert_follow(joined, stream, begin)
 
 

@@ -171,7 +171,7 @@ def test_targets_of_a_row_by_hand() -> None:
     }
     kinds = dict.fromkeys(("tokens", "targets", "positions", "remaining"), np.int32) | {"weights": np.float32}
     arrays = {name: np.array([values], dtype=kinds[name]) for name, values in row.items()}
-    batch = Batch(**arrays, kinds=arrays["tokens"], regions=arrays["tokens"], after=LoaderState())
+    batch = Batch(**arrays, kinds=arrays["tokens"], regions=arrays["tokens"], after=LoaderState(), sources=np.zeros(1))
     after = token_after_next(batch)
     assert after.weights.tolist() == [[0.5, 0.25, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0]]
     assert after.values[after.weights > 0].tolist() == [3, 4, 9]

@@ -9,7 +9,8 @@ from inlay.config import Config, InlayError, validate
 from inlay.model import ModelConfig, Transformer, build
 from inlay.train.optimizer import optimizers, route
 from inlay.train.optimizers.adamw import AdamWConfig
-from inlay.train.optimizers.muon import COEFFICIENTS, MuonConfig, adjustment, orthogonalise
+from inlay.train.blocks import COEFFICIENTS, adjustment, orthogonalise
+from inlay.train.optimizers.muon import MuonConfig
 
 EVERY = sorted(optimizers.members())
 

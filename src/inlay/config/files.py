@@ -7,13 +7,18 @@ streams) use `disk_errors` for the message and their own temporary name. It refu
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+import xxhash
 
 from inlay.config.errors import BadInput, InlayError
 
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+_BLOCK = 1 << 24
+"""Bytes that are written at a time: between two blocks other threads of this process come to run."""
 
 
 def write_atomic(path: str | Path, content: bytes | str) -> None:
@@ -37,6 +42,29 @@ def write_atomic(path: str | Path, content: bytes | str) -> None:
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(target.parent)
+
+
+def write_synced(path: Path, blocks: Iterable[bytes | memoryview]) -> str:
+    """Writes `blocks` (of bytes) one after the other to a new file that the disk has when this returns.
+
+    Returns xxh3_128 of what was to be written, hexadecimal: it is taken from memory, so that what the disk got wrong
+    does not match. Raises OSError; see `disk_errors`.
+    """
+    digest = xxhash.xxh3_128()
+    with path.open("wb") as file:
+        for block in blocks:
+            view = memoryview(block)
+            for start in range(0, len(view), _BLOCK):
+                part = view[start : start + _BLOCK]
+                digest.update(part)
+                _put(file, part)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _put(file: BinaryIO, part: memoryview) -> None:
+    file.write(part)
 
 
 def sync_folder(folder: str | Path) -> None:

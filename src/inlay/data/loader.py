@@ -3,16 +3,17 @@
 Global batch b takes the next `rows` rows of the endless sequence epoch 0, epoch 1, ...; a batch may span a border. Rank
 r of w takes rows r, r + w, ... of each batch, so the global stream is the same on any number of ranks. Worker processes
 only compute rows ahead of time; they hold no state, and their number changes nothing but speed. It refuses to go on
-from a state that was made on another store.
+from a state that was made on another store. A stream of several sources is `inlay.data.mixture`.
 """
 
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from pydantic import Field
@@ -26,13 +27,64 @@ from inlay.text.store import TokenStore
 from inlay.text.tokenizer import Tokenizer
 
 
+class SourceState(Config):
+    """Where one source of a mixture stands: its next row, and how many rows of a period are its own."""
+
+    epoch: int = Field(0, ge=0)
+    row: int = Field(0, ge=0)
+    quota: int = Field(0, ge=0)
+
+
 class LoaderState(Config):
     """Where the stream stands: the next row to be read, and the store it is read from."""
 
     epoch: int = Field(0, ge=0)
+    """Of a mixture always 0: its sources have their own."""
     row: int = Field(0, ge=0)
+    """Of a mixture the rows since its shares were fixed."""
     store: str = ""
-    """Hash of the store's manifest; resuming on another store is refused."""
+    """Hash of the store's manifest, or of all stores of a mixture; resuming on another one is refused."""
+    length: int = Field(0, ge=0)
+    """Slots of the rows that were read; 0 before the first."""
+    sources: dict[str, SourceState] = {}
+    """Of a mixture: where each source stands."""
+
+
+RowAddress = tuple[int, int] | tuple[int, int, int]
+"""Epoch and row; in a mixture also the number of the source."""
+
+
+class RowStream(Protocol):
+    """What a loader reads: rows in an endless fixed order. Picklable, so workers can own one."""
+
+    store_hash: str
+    """Of everything that decides what the rows hold, seed and options apart."""
+    setting: str
+    """The option that says where it is read from."""
+    source_names: tuple[str, ...]
+    """Of a mixture; `Batch.sources` counts them. Empty for one store."""
+
+    @property
+    def length(self) -> int:
+        """Slots of a row."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """That of the text."""
+        ...
+
+    def row(self, epoch: int, row: int, source: int = 0) -> Row:
+        """One row's arrays."""
+        ...
+
+    def advance(self, state: LoaderState, count: int) -> tuple[Sequence[RowAddress], LoaderState]:
+        """The next `count` rows from `state` on, and the state behind them."""
+        ...
+
+    def begin_stage(self, state: LoaderState) -> LoaderState:
+        """Where a stage begins that reads these rows, when the stage before ended at `state`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -47,10 +99,15 @@ class Batch:
     regions: np.ndarray
     remaining: np.ndarray
     after: LoaderState
+    sources: np.ndarray
+    """uint8 [B], the one array by row: where each is from, counted as in the stream's `source_names`; 0 for one store"""
 
 
 class Rows:
     """Random access to the rows of one split, planning each epoch once. Picklable, so workers can own one."""
+
+    setting = "data.path"
+    source_names: tuple[str, ...] = ()
 
     def __init__(
         self, store: str, split: str, fim: FimConfig, length: int, seed: int, shortest_piece: int | None = None
@@ -78,6 +135,11 @@ class Rows:
     def __reduce__(self) -> tuple[type["Rows"], tuple[str, str, FimConfig, int, int, int | None]]:
         return type(self), self._arguments
 
+    @property
+    def store_path(self) -> str:
+        """The store's folder."""
+        return self._arguments[0]
+
     def plan(self, epoch: int) -> Plan:
         """The plan of an epoch; the newest two are kept."""
         if epoch not in self._plans:
@@ -86,9 +148,20 @@ class Rows:
             self._plans[epoch] = self.maker.plan(epoch)
         return self._plans[epoch]
 
-    def row(self, epoch: int, row: int) -> Row:
-        """One row's arrays."""
+    def row(self, epoch: int, row: int, source: int = 0) -> Row:
+        """One row's arrays; there is one source."""
         return self.maker.row(self.plan(epoch), epoch, row)
+
+    @property
+    def length(self) -> int:
+        """Slots of a row."""
+        return self.maker.length
+
+    def density(self, epoch: int) -> float:
+        """Tokens of text per slot over the rows of an epoch, the text of other files in the window included."""
+        plan = self.plan(epoch)
+        context = 0 if plan.context is None else int(plan.context.stop.sum())
+        return (plan.token_count + context) / (plan.row_count * self.length)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -96,10 +169,13 @@ class Rows:
         return self.maker.transform.format.tokenizer
 
     def begin_stage(self, state: LoaderState) -> LoaderState:
-        """Where a stage begins whose rows are other ones (another length), when the stage before ended at `state`: at
-        the next epoch, since the rows that are left of this one are not known here."""
+        """Where a stage begins when the stage before ended at `state`: right there with rows of the same length. Rows
+        of another length hold the text in another order, and which of it is left is not known here: they begin with
+        the next epoch."""
+        if state.length == self.length:
+            return state
         epoch = state.epoch + 1 if state.row else state.epoch
-        return LoaderState(epoch=epoch, row=0, store=self.store_hash)
+        return LoaderState(epoch=epoch, row=0, store=self.store_hash, length=self.length)
 
     def advance(self, state: LoaderState, count: int) -> tuple[list[tuple[int, int]], LoaderState]:
         """The next `count` (epoch, row) pairs from `state` on, and the state behind them."""
@@ -111,7 +187,7 @@ class Rows:
             row += taken
             if row >= total:
                 epoch, row = epoch + 1, 0
-        return pairs, LoaderState(epoch=epoch, row=row, store=self.store_hash)
+        return pairs, LoaderState(epoch=epoch, row=row, store=self.store_hash, length=self.length)
 
 
 class Loader:
@@ -119,7 +195,7 @@ class Loader:
 
     def __init__(
         self,
-        rows: Rows,
+        rows: RowStream,
         rows_per_batch: int,
         state: LoaderState | None = None,
         rank: int = 0,
@@ -136,7 +212,7 @@ class Loader:
             raise BadInput(f"{rows_per_batch} rows a batch cannot be shared by {world} ranks evenly")
         state = state or LoaderState()
         if state.store and state.store != rows.store_hash:
-            raise BadInput("the store is not the one this run was trained on; give the original data.path")
+            raise BadInput(f"the store is not the one this run was trained on; give the original {rows.setting}")
         self._rows = rows
         self._per_batch = rows_per_batch
         self._state = state
@@ -153,11 +229,11 @@ class Loader:
 
     def __next__(self) -> Batch:
         if self._pool is None:
-            pairs, self._state = self._next_pairs()
-            return stack([self._rows.row(*pair) for pair in pairs], self._state)
+            rows, self._state = self._next_rows()
+            return stack([self._rows.row(*address) for address in rows], self._state)
         while len(self._ahead) < self._depth:
-            pairs, self._state = self._next_pairs()
-            self._ahead.append((self._pool.submit(_make_rows, pairs), self._state))
+            rows, self._state = self._next_rows()
+            self._ahead.append((self._pool.submit(_make_rows, rows), self._state))
         future, after = self._ahead.popleft()
         try:
             return stack(future.result(), after)
@@ -175,28 +251,29 @@ class Loader:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _next_pairs(self) -> tuple[list[tuple[int, int]], LoaderState]:
-        pairs, after = self._rows.advance(self._state, self._per_batch)
-        return pairs[self._rank :: self._world], after
+    def _next_rows(self) -> tuple[Sequence[RowAddress], LoaderState]:
+        rows, after = self._rows.advance(self._state, self._per_batch)
+        return rows[self._rank :: self._world], after
 
 
 def stack(rows: list[Row], after: LoaderState) -> Batch:
     """B rows of T slots each to one batch of [B, T] arrays; `after` is the loader's state behind them."""
     names = ("tokens", "targets", "positions", "weights", "kinds", "regions", "remaining")
-    return Batch(**{name: np.stack([getattr(row, name) for row in rows]) for name in names}, after=after)
+    arrays = {name: np.stack([getattr(row, name) for row in rows]) for name in names}
+    return Batch(**arrays, after=after, sources=np.array([row.source for row in rows], dtype=np.uint8))
 
 
-_worker_rows: Rows | None = None  # set once in each worker process; a process pool has no other place for it
+_worker_rows: RowStream | None = None  # set once in each worker process; a process pool has no other place for it
 
 
-def _start_worker(rows: Rows) -> None:
+def _start_worker(rows: RowStream) -> None:
     global _worker_rows
     _worker_rows = rows
     # Ctrl-C reaches the whole process group; the trainer decides when to end, and closes its workers then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _make_rows(pairs: list[tuple[int, int]]) -> list[Row]:
+def _make_rows(rows: Sequence[RowAddress]) -> list[Row]:
     if _worker_rows is None:
         raise RuntimeError("the worker was not started with its rows")
-    return [_worker_rows.row(*pair) for pair in pairs]
+    return [_worker_rows.row(*address) for address in rows]

@@ -32,7 +32,7 @@ NOT_MIDDLE = -1
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """All arrays [T]. `regions`, `weights` and `remaining` belong to the target; `kinds` to the example."""
+    """All arrays are [T]. `regions`, `weights` and `remaining` belong to the target; `kinds` to the example."""
 
     tokens: np.ndarray
     """int32 input ids"""
@@ -49,6 +49,8 @@ class Row:
     remaining: np.ndarray
     """int32: where the target is token t = 0 ... M - 1 of a middle of M tokens, the M - t that are still to come, this
     one included; 0 where it is the middle's terminator; -1 elsewhere"""
+    source: int = 0
+    """Number of its source in a mixture"""
 
 
 class RowMaker:

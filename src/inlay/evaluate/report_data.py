@@ -4,21 +4,39 @@ Every part but the configuration may be missing, since a run that was stopped ea
 missing is None or empty here and said so on the page. Numbers are taken from files, never computed a second way.
 """
 
+import hashlib
 import json
 import math
+import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from inlay.config import ConfigError
 from inlay.config.run_dir import RunDir
+from inlay.evaluate.report_sums import Validated, read_validation
 
 Point = tuple[float, float]
 
 
+WARM_UP = 2
+"""First lines of the log whose speed does not count: they hold what compiling took."""
+
+
 @dataclass(frozen=True)
+class RunWarning:
+    """What an early-warning rule said during the run, at its first such step; `times` counts all of them."""
+
+    rule: str
+    text: str
+    step: int | None
+    times: int = 1
+
+
+@dataclass(frozen=True, eq=False)
 class RunData:
     """One run as the report sees it."""
 
@@ -37,19 +55,89 @@ class RunData:
     """Lines of samples.jsonl, in order of steps."""
     corpus: dict[str, Any] | None
     """The store's manifest, when the store is still there."""
+    path: Path = Path()
+    times: dict[str, list[Point]] = field(default_factory=dict)
+    """(seconds of training, value) by name of the logged value."""
+    planned_steps: int | None = None
+    nonfinite: tuple[int, str] | None = None
+    """Step and name of the first logged value that is no finite number."""
+    warnings: list[RunWarning] = field(default_factory=list)
+    validated: Validated | None = None
+    """Held-out sums by document, when they are those of the last logged validation."""
+    no_intervals: str = ""
+    """Why `validated` is None; empty when it is there, or when nothing was validated."""
+    store: str | None = None
+    """Hash of the store that the rows came from."""
+    tokenizer: str | None = None
+    """Hash of the tokenizer."""
+    vocab_size: int | None = None
+    """Rows of the embedding."""
+    unreadable: str = ""
+    """Why the configuration could not be read; `config` is empty then."""
+
+    @property
+    def finished(self) -> bool | None:
+        """Whether it trained every planned step; None where the plan is not known."""
+        if self.planned_steps is None:
+            return None
+        return self.step is not None and self.step >= self.planned_steps
+
+    def settled(self, *names: str) -> float | None:
+        """The median of a logged rate behind the warm-up, under the first of `names` that was logged."""
+        for name in names:
+            values = [value for _, value in self.curves.get(name, [])]
+            if values:
+                return statistics.median(values[WARM_UP:] or values)
+        return None
+
+    def largest(self, name: str) -> float | None:
+        """The largest logged value."""
+        return max((value for _, value in self.curves.get(name, [])), default=None)
+
+    def last(self, name: str) -> float | None:
+        """The newest logged value."""
+        points = self.curves.get(name)
+        return points[-1][1] if points else None
 
 
-def load_run(path: str | Path) -> RunData:
-    """Reads the run directory at `path`. Raises BadInput when there is none (or its configuration is unreadable)."""
+def load_run(path: str | Path, *, strict: bool = True) -> RunData:
+    """Reads the run directory at `path`.
+
+    Raises BadInput when there is none, or with `strict` when its configuration is unreadable; without, `unreadable` says
+    why.
+    """
     run = RunDir.open(path)
-    config = run.load_config()
-    rows = _metrics(run.metrics_file)
+    config: dict[str, Any] = {}
+    unreadable = ""
+    try:
+        config = run.load_config()
+    except ConfigError as error:
+        if strict:
+            raise
+        unreadable = str(error)
+    lines = list(_lines(run.metrics_file))
+    rows = _metrics(lines)
     last = rows[-1] if rows else {}
+    record = _record(run)
+    curves = _curves(rows, "tokens")
+    validated, no_intervals = _validated(run, rows, curves)
+    vocab_size = record.get("vocab_size")
     return RunData(
         name=run.path.resolve().name,
-        config_text=run.config_file.read_text(encoding="utf-8"),
+        path=run.path,
+        config_text=run.config_file.read_text(encoding="utf-8", errors="replace"),
         config=config,
-        curves=_curves(rows),
+        unreadable=unreadable,
+        curves=curves,
+        times=_curves(rows, "seconds"),
+        planned_steps=_planned_steps(record, rows, config),
+        nonfinite=_nonfinite(rows),
+        warnings=_warnings(lines),
+        validated=validated,
+        no_intervals=no_intervals,
+        store=validated.store if validated else _text((record.get("loader") or {}).get("store")),
+        tokenizer=_tokenizer_hash(run),
+        vocab_size=vocab_size if isinstance(vocab_size, int) else None,
         tokens=last.get("tokens"),
         seconds=last.get("seconds"),
         step=last.get("step"),
@@ -68,19 +156,116 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         for line in file:
             try:
                 value = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(value, dict):
                 yield value
 
 
-def _metrics(path: Path) -> list[dict[str, Any]]:
+def _metrics(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Logged rows by step; of a step logged again after a resume the last word counts."""
     merged: dict[int, dict[str, Any]] = {}
-    for row in _lines(path):
-        if isinstance(row.get("step"), int) and isinstance(row.get("tokens"), int | float):
+    for row in lines:
+        if isinstance(row.get("step"), int) and _finite(row.get("tokens")):
             merged.setdefault(row["step"], {}).update(row)
     return [merged[step] for step in sorted(merged)]
+
+
+def _finite(value: Any) -> bool:
+    """Whether it is a number that can be drawn: no text, no yes or no, no NaN, nothing beyond a float."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _nonfinite(rows: list[dict[str, Any]]) -> tuple[int, str] | None:
+    for row in rows:
+        for name, value in row.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                return row["step"], name
+    return None
+
+
+def _warnings(lines: list[dict[str, Any]]) -> list[RunWarning]:
+    """What guards have logged, in order, a rule once."""
+    found: dict[str, RunWarning] = {}
+    for row in lines:
+        warning = row.get("warning")
+        if not isinstance(warning, dict) or not isinstance(warning.get("text"), str):
+            continue
+        rule, step = str(warning.get("rule", "warning")), row.get("step")
+        before = found.get(rule)
+        found[rule] = (
+            RunWarning(rule, warning["text"], step if isinstance(step, int) else None)
+            if before is None
+            else RunWarning(rule, before.text, before.step, before.times + 1)
+        )
+    return list(found.values())
+
+
+def _record(run: RunDir) -> dict[str, Any]:
+    """The newest readable checkpoint.json; empty when there is none."""
+    for step in reversed(run.steps()):
+        try:
+            record = json.loads((run.checkpoint(step) / "checkpoint.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(record, dict):
+            return record
+    return {}
+
+
+def _planned_steps(record: dict[str, Any], rows: list[dict[str, Any]], config: dict[str, Any]) -> int | None:
+    train = config.get("train") if isinstance(config.get("train"), dict) else {}
+    planned = [record.get("total_steps"), *(row.get("plan/total_steps") for row in reversed(rows)), train.get("steps")]
+    for value in planned:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    sizes = [train.get(name) for name in ("tokens", "rows", "sequence_length")]
+    if config.get("stages") or not all(isinstance(size, int) and size > 0 for size in sizes):
+        return None
+    tokens, width, length = sizes
+    return -(-tokens // (width * length))
+
+
+def _tokenizer_hash(run: RunDir) -> str | None:
+    """Of the files that the run keeps its tokenizer in."""
+    try:
+        files = sorted(file for file in run.tokenizer.iterdir() if file.is_file())
+        content = hashlib.sha256(b"".join(file.name.encode() + b"\0" + file.read_bytes() for file in files))
+    except OSError:
+        return None
+    return content.hexdigest()[:16] if files else None
+
+
+def _validated(
+    run: RunDir, rows: list[dict[str, Any]], curves: dict[str, list[Point]]
+) -> tuple[Validated | None, str]:
+    """The sums by document, if they say what the log says; else why there are none."""
+    steps = [row["step"] for row in rows if any(_is_loss(name) for name in row)]
+    if not steps:
+        return None, ""
+    found = read_validation(run.path)
+    if found is None:
+        return None, "it left no readable validation.json (runs of older versions have none)"
+    if found.step != steps[-1]:
+        return None, f"its validation.json is of step {found.step}, its last validation of step {steps[-1]}"
+    for kind, sums in found.kinds.items():
+        logged = curves.get(f"validation/{kind}/loss")
+        if logged and abs(sums.nats_per_token - logged[-1][1]) > 1e-3 * abs(logged[-1][1]):
+            return None, f"its validation.json does not add up to the {kind} loss in its log"
+    return found, ""
+
+
+def _is_loss(name: str) -> bool:
+    return name.startswith("validation/") and name.endswith("/loss")
 
 
 def _samples(path: Path) -> list[dict[str, Any]]:
@@ -94,12 +279,14 @@ def _samples(path: Path) -> list[dict[str, Any]]:
     return sorted(found.values(), key=lambda sample: sample["step"])
 
 
-def _curves(rows: list[dict[str, Any]]) -> dict[str, list[Point]]:
+def _curves(rows: list[dict[str, Any]], axis: str) -> dict[str, list[Point]]:
     curves: dict[str, list[Point]] = {}
     for row in rows:
+        if not _finite(row.get(axis)):
+            continue
         for name, value in row.items():
-            if name not in ("step", "tokens", "seconds") and isinstance(value, int | float) and math.isfinite(value):
-                curves.setdefault(name, []).append((float(row["tokens"]), float(value)))
+            if name not in ("step", "tokens", "seconds") and _finite(value):
+                curves.setdefault(name, []).append((float(row[axis]), float(value)))
     return curves
 
 

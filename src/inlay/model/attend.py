@@ -9,6 +9,7 @@ Legend: B rows, T queries, S keys, H query heads, G key/value heads, D head size
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -24,6 +25,18 @@ VARIANTS = 64
 """Shapes for which the eager calls may compile a kernel; torch's own 8 is soon used up by validation and windows."""
 
 
+@dataclass(frozen=True)
+class Recorded(Strips):
+    """A mask whose attention is computed in strips on any device and leaves its largest score behind.
+
+    It stands in a context's masks where a caller wants to see scores: nothing else knows that they are recorded, and
+    calls with other masks are what they were.
+    """
+
+    maxima: list[Tensor] = field(default_factory=list)
+    """Of each call in order: the largest q k' scale of a visible pair, before a softcap, fp32 0-d."""
+
+
 def attend(
     query: Tensor, key: Tensor, value: Tensor, mask: Mask, *, scale: float | None = None, softcap: float | None = None
 ) -> Tensor:
@@ -36,6 +49,8 @@ def attend(
     key, value = key.to(query.dtype), value.to(query.dtype)
     if isinstance(mask, BlockMask):
         return attend_fused(query, key, value, mask, scale, softcap)
+    if isinstance(mask, Recorded):
+        mask.maxima.append(largest_score(query, key, mask, scale))
     if isinstance(mask, Strips):
         parts = [
             _attend(
@@ -54,6 +69,17 @@ def attend(
             query, key, value, attn_mask=mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
         )
     return _attend(query, key, value, mask, scale, softcap)
+
+
+@torch.no_grad()
+def largest_score(query: Tensor, key: Tensor, mask: Strips, scale: float) -> Tensor:
+    """The largest q k' scale of a visible pair, fp32 0-d: q [B, H, T, D], k [B, G, S, D]."""
+    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1).float()
+    found = []
+    for part in mask.parts:
+        scores = query[:, :, part.first : part.end].float() @ key[:, :, part.oldest : part.end].transpose(-1, -2)
+        found.append((scores * scale + part.mask).amax())
+    return torch.stack(found).amax()
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float, softcap: float | None) -> Tensor:

@@ -1,7 +1,8 @@
 """Checkpoint folders: which are complete and undamaged, and how one is written whole or not at all.
 
-    step-N/weights.safetensors    master weights by parameter name
-           optimizer.safetensors  optimizer state by parameter name and quantity
+    step-N/weights.safetensors    master weights by parameter name, whole
+           optimizer.safetensors  optimizer state by parameter name and quantity; from several processes that share it
+                                  optimizer-1-of-W.safetensors ..., one each
            checkpoint.json        step, model, loader state ... and the hash of each file and of itself; written last
 
 A folder is written under a temporary name, synced and renamed. Readers check hashes: a flipped byte or a missing file
@@ -12,56 +13,113 @@ import json
 import os
 import re
 import shutil
+import socket
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import xxhash
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from inlay.config import InlayError
-from inlay.config.files import disk_errors, sync_folder
+from inlay.config.files import disk_errors, sync_folder, write_synced
 
 RECORD = "checkpoint.json"
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 SEAL = "record_hash"
+ALL = "*"
+"""Stands for every file that a record names."""
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""Types by their names in a safetensors file."""
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-def write(folder: Path, tensors: dict[str, dict[str, Tensor]], record: dict[str, Any]) -> None:
+def write(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], record: dict[str, Any]) -> None:
     """Writes `folder` with one safetensors file per entry of `tensors`, and `record` as its checkpoint.json.
 
     `record` holds at least step, model and vocab_size. Raises InlayError in one line on a full disk; what was there
     before stays as it was.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(folder)
     with disk_errors(folder):
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-            for name, content in tensors.items():
-                try:
-                    save_file({key: value.detach().contiguous() for key, value in content.items()}, temporary / name)
-                except SafetensorError as error:
-                    raise system_error(error) or error from None
-            hashes = {name: file_hash(temporary / name) for name in tensors}
-            (temporary / RECORD).write_text(seal({**record, "hashes": hashes, "complete": True}), encoding="utf-8")
-            for path in temporary.iterdir():
-                with path.open("rb") as stream:
-                    os.fsync(stream.fileno())
-            sync_folder(temporary)
-            remove(folder)  # the same step again, after a resume from an earlier one
-            temporary.rename(folder)
-            sync_folder(folder.parent)
+            begin(temporary)
+            hashes = {name: write_tensors(temporary / name, content) for name, content in tensors.items()}
+            commit(temporary, folder, record, hashes)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
 
 
+def temporary_name(folder: Path, owner: str | None = None) -> Path:
+    """Where `folder` is written until it is whole: beside it, under a name that says who writes (`own_name`)."""
+    return folder.with_name(f".{folder.name}.{owner or own_name()}.tmp")
+
+
+def own_name() -> str:
+    """HOST.PROCESS of this process."""
+    return f"{_host()}.{os.getpid()}"
+
+
+def begin(temporary: Path) -> None:
+    """Makes an empty `temporary` folder, whatever was there."""
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> str:
+    """Writes one safetensors file, tensor by tensor and synced, and returns its hash; see `write_synced`."""
+    # Wide types first, as the library does it: each tensor is then aligned to its own size.
+    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    end = 0
+    for name in order:
+        start, end = end, end + tensors[name].numel() * tensors[name].element_size()
+        shape = list(tensors[name].shape)
+        header[name] = {"dtype": _NAMES[tensors[name].dtype], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+
+    def blocks() -> Iterator[bytes | memoryview]:
+        yield len(text).to_bytes(8, "little") + text
+        for name in order:
+            flat = tensors[name].detach().cpu().contiguous().reshape(-1)
+            yield memoryview(flat.view(torch.uint8).numpy())
+
+    if sys.byteorder != "little":
+        raise InlayError("checkpoints are little-endian, and this machine is not: they cannot be written here")
+    return write_synced(path, blocks())
+
+
+def commit(temporary: Path, folder: Path, record: dict[str, Any], hashes: dict[str, str]) -> None:
+    """Makes the checkpoint `folder` of a `temporary` one whose files, with these hashes, are all written and synced."""
+    text = seal({**record, "hashes": hashes, "complete": True})
+    write_synced(temporary / RECORD, [text.encode("utf-8")])
+    sync_folder(temporary)
+    remove(folder)  # the same step again, after a resume from an earlier one
+    temporary.rename(folder)
+    sync_folder(folder.parent)
+
+
 def remove(folder: Path) -> None:
     """Removes a checkpoint, if it is there; killed half-way it leaves none that a reader would find in parts."""
-    aside = folder.with_name(f".{folder.name}.removed.{os.getpid()}.tmp")
+    aside = folder.with_name(f".{folder.name}.removed.{own_name()}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     if folder.exists():
         folder.rename(aside)
@@ -74,11 +132,16 @@ def seal(record: dict[str, Any]) -> str:
     return json.dumps({**content, SEAL: _record_hash(content)}, indent=1)
 
 
-def clear_unfinished(run: Path) -> None:
-    """Removes what processes have left that were killed while writing or removing a checkpoint of this run."""
+def clear_unfinished(run: Path, alone: bool = False) -> None:
+    """Removes what processes have left that were killed while writing or removing a checkpoint of this run.
+
+    What a process of another machine has left is taken for that only with `alone`: the caller holds the run's lock.
+    """
     for left in (run / "checkpoints").glob(".step-*.tmp"):
-        number = left.name.split(".")[-2]
-        if number.isdigit() and not _is_alive(int(number)):
+        parts = left.name.split(".")
+        ours = len(parts) < 5 or parts[-3] == _host()  # names from before they had the host are ours
+        number = parts[-2]
+        if number.isdigit() and (not _is_alive(int(number)) if ours else alone):
             shutil.rmtree(left, ignore_errors=True)
 
 
@@ -96,7 +159,8 @@ def read_record(folder: Path, *files: str) -> dict[str, Any]:
     """The record of a checkpoint whose named files match their hashes. Raises InlayError that says what is wrong."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        hashes = {name: record["hashes"][name] for name in files}
+        recorded = dict(record["hashes"])
+        hashes = recorded if ALL in files else {name: recorded[name] for name in files}
         own = _record_hash({key: value for key, value in record.items() if key != SEAL})
         sealed = record.get(SEAL, own) == own  # a flipped byte in the name of the seal has changed nothing else
         complete = bool(record["complete"]) and {"model", "vocab_size", "step"} <= record.keys()
@@ -109,13 +173,18 @@ def read_record(folder: Path, *files: str) -> dict[str, Any]:
     if not complete:
         raise InlayError("it was never finished")
     for name, expected in hashes.items():
-        try:
-            found = file_hash(folder / name)
-        except OSError as error:
-            raise InlayError(f"{name} cannot be read ({error.strerror})") from None
-        if found != expected:
-            raise InlayError(f"{name} does not match its recorded hash: a byte has changed")
+        check_file(folder, name, expected)
     return record
+
+
+def check_file(folder: Path, name: str, expected: str) -> None:
+    """Raises InlayError that says what is wrong unless a file of a checkpoint has the hash that its record names."""
+    try:
+        found = file_hash(folder / name)
+    except OSError as error:
+        raise InlayError(f"{name} cannot be read ({error.strerror})") from None
+    if found != expected:
+        raise InlayError(f"{name} does not match its recorded hash: a byte has changed")
 
 
 def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
@@ -131,21 +200,31 @@ def newest_good(candidates: list[Path], *files: str) -> tuple[Path, dict[str, An
 
     Raises InlayError with the last reason when none is good.
     """
-    reasons: list[tuple[Path, InlayError]] = []
+    reasons: list[tuple[Path, str]] = []
     for folder in candidates:
         try:
             record = read_record(folder, *files)
         except InlayError as error:
-            reasons.append((folder, error))
+            reasons.append((folder, str(error)))
         else:
-            return folder, record, [f"skipped {bad}: {reason}; taking {folder.name}" for bad, reason in reasons]
+            return folder, record, skipped(reasons, folder)
+    raise none_good(reasons)
+
+
+def skipped(reasons: list[tuple[Path, str]], taken: Path) -> list[str]:
+    """A line for each damaged checkpoint, with its reason, that was passed over for `taken`."""
+    return [f"skipped {bad}: {reason}; taking {taken.name}" for bad, reason in reasons]
+
+
+def none_good(reasons: list[tuple[Path, str]]) -> InlayError:
+    """The error when every candidate is damaged, or when there is none."""
     if not reasons:
-        raise InlayError("there is no checkpoint to read")
+        return InlayError("there is no checkpoint to read")
     folder, reason = reasons[-1]
     if len(reasons) == 1:
-        raise InlayError(f"cannot read {folder}: {reason}")
+        return InlayError(f"cannot read {folder}: {reason}")
     run = folder.parent.parent
-    raise InlayError(f"none of the {len(reasons)} checkpoints in {run} can be read; the last: {reason}")
+    return InlayError(f"none of the {len(reasons)} checkpoints in {run} can be read; the last: {reason}")
 
 
 def file_hash(path: Path) -> str:
@@ -165,6 +244,11 @@ def system_error(error: SafetensorError) -> OSError | None:
     """The system's error that safetensors has wrapped into its own text ("... (os error 28)")."""
     number = re.search(r"\(os error (\d+)\)", str(error))
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
+
+
+def _host() -> str:
+    """This machine's name, as a part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
 
 
 def _is_alive(process: int) -> bool:

@@ -7,7 +7,7 @@ side channel.
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,21 @@ class Context:
     masks: dict[int | None, Mask]
     rotations: dict[Rotation, tuple[Tensor, Tensor]]
     slots: dict[int | None, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fused:
+    """The smaller matrices that a weight [outputs, inputs] is made of, for an optimizer that treats matrices as wholes
+    (Muon).
+
+    Along `axis` stand `heads` groups, each of as many channels as `parts` add up to: one matrix for each part, all
+    heads together, or one for each part of each head.
+    """
+
+    axis: Literal[0, 1]
+    """0: the outputs are divided, 1: the inputs are."""
+    heads: int
+    parts: tuple[int, ...]
 
 
 class MixerConfig(Config):
@@ -100,6 +115,10 @@ class Mixer(nn.Module):
     @abstractmethod
     def initialise(self, std: float, out_std: float, generator: torch.Generator) -> None:
         """Draws all weights: `std` for inner projections, `out_std` for the projection back to the residual stream."""
+
+    def fused(self) -> dict[str, Fused]:
+        """How the weights of submodules are divided into matrices, by submodule; what is missing is one matrix."""
+        return {}
 
     @abstractmethod
     def score_flops(self, visible: float) -> float:

@@ -185,12 +185,18 @@ class Transformer(nn.Module):
             self.horizon.initialise(std, generator)
 
     def adopt(self, config: ModelConfig) -> None:
-        """Takes another configuration of the same weights, such as another rotary scaling, for what comes next."""
-        self.config, self.layout = config, resolve(config)
-        for spec, block in zip(self.layout, self.layers, strict=True):
+        """Takes another configuration of the same weights, such as another rotary embedding, for what comes next.
+
+        Raises ValueError for one that differs in anything but the rotary embedding of its layers.
+        """
+        layout = resolve(config)
+        if _but_rotary(config, layout) != _but_rotary(self.config, self.layout):
+            raise ValueError("a model that is there can change its rotary embedding and nothing else")
+        self.config, self.layout = config, layout
+        for spec, block in zip(layout, self.layers, strict=True):
             block.mixer.config = spec.block.mixer
         if self.mtp is not None:
-            self.mtp.block.mixer.config = self.layout[-1].block.mixer
+            self.mtp.block.mixer.config = layout[-1].block.mixer
 
     def drop_auxiliary(self) -> None:
         """Takes away what only training needs, for inference and export."""
@@ -202,6 +208,17 @@ class Transformer(nn.Module):
     def _rotations(self, positions: Tensor) -> dict[Rotation, tuple[Tensor, Tensor]]:
         wanted = {spec.block.mixer.rotation for spec in self.layout} - {None}
         return {key: rotation(positions, *key) for key in wanted if key is not None}
+
+
+def _but_rotary(config: ModelConfig, layout: Sequence[LayerSpec]) -> tuple[object, ...]:
+    """Everything of a model but the rotary embedding of its layers."""
+    fixed = {name: value for name, value in config if name not in ("blocks", "pattern", "layers")}
+    rotary = {"rope_theta", "rope_scaling"}
+    layers = [
+        (spec.kv_from, spec.block.mlp, type(spec.block.mixer), spec.block.mixer.model_dump(exclude=rotary))
+        for spec in layout
+    ]
+    return fixed, layers
 
 
 def build(config: ModelConfig, vocab_size: int, seed: int | None = None) -> Transformer:

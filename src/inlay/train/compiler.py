@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+from contextlib import AbstractContextManager
 
 import torch
 
@@ -24,3 +25,17 @@ def _has_triton() -> bool:
     from torch.utils._triton import has_triton
 
     return bool(has_triton())
+
+
+VARIANTS = 64
+"""Graphs of one function: kinds of layers, times row lengths of stages. torch's own 8 is soon used up, and what is
+beyond it would run eagerly without a word."""
+
+
+def settings() -> AbstractContextManager[object]:
+    """Options of torch.compile that training steps run under.
+
+    DDP's own splitting of graphs is off: blocks are compiled one by one, so gradients travel while earlier blocks are
+    still in their backward pass, and it cannot split what FlexAttention is in.
+    """
+    return torch._dynamo.config.patch(recompile_limit=VARIANTS, optimize_ddp=False)

@@ -12,7 +12,7 @@ from inlay.train.callback import callbacks
 from inlay.train.optimizer import optimizers
 from inlay.train.parallel import ParallelConfig
 from inlay.train.schedule import schedules
-from inlay.train.stage import StageConfig
+from inlay.train.stage import StageConfig, check_stages
 
 
 class TrainConfig(Config):
@@ -91,4 +91,5 @@ class TrainRun(Config):
     def _has_middles(self) -> "TrainRun":
         if self.model.horizon is not None and self.fim.rate == 0.0:
             raise ValueError("model.horizon learns from middles, and with fim.rate 0 there are none: set one of them")
+        check_stages(self)
         return self

@@ -1,9 +1,13 @@
-"""What happens between two lines of the log, as sums: (value, weight) by name, divided once when they are logged."""
+"""What happens between two lines of the log, as sums: (value, weight) by name, divided once when they are logged.
+
+Each rank notes what happens in its own rows; sums are added up over ranks when they are logged, or saved.
+"""
 
 import numpy as np
 
 from inlay.data.loader import Batch
 from inlay.fim.format import Kind, Region
+from inlay.train.parallel import Parallel
 
 
 class Meters:
@@ -31,12 +35,24 @@ class Meters:
             self.note("loss_middle", float(losses[middle].sum()), float(middle.sum()))
         self.note("fill", float((regions != Region.PADDING).sum()), float(len(regions)))
 
-    def take(self) -> dict[str, float]:
-        """The means since the last call."""
+    def pool(self, parallel: Parallel) -> None:
+        """Brings the sums of all ranks together on rank 0, which saves them. Every rank calls it together."""
+        total = self._total(parallel)
+        self.sums = total if parallel.main else {}
+
+    def take(self, parallel: Parallel | None = None) -> dict[str, float]:
+        """The means since the last call, over the ranks of `parallel`, which call it together."""
+        total = self.sums if parallel is None else self._total(parallel)
         means = {
-            name: value / self.sums[f"{name}|weight"]
-            for name, value in self.sums.items()
-            if not name.endswith("|weight")
+            name: value / total[f"{name}|weight"] for name, value in total.items() if not name.endswith("|weight")
         }
         self.sums = {}
         return means
+
+    def _total(self, parallel: Parallel) -> dict[str, float]:
+        first, *others = parallel.gather(self.sums)  # what was noted differs: a kind may be in the rows of one rank
+        total = dict(first)
+        for sums in others:
+            for name, value in sums.items():
+                total[name] = total.get(name, 0.0) + value
+        return total

@@ -1,25 +1,33 @@
 """What a model is trained on: the next token, and what its configuration adds (one more token, the middle's length).
 
 Each objective is a weighted sum over the slots of a batch, divided by its own weight sum over the whole batch (not over
-a micro-batch), and these add up: next token + mtp.weight * MTP + horizon.weight * horizon. Which slots an objective has
-follows from `positions` and what rows carry. Only training calls this; validation measures the next token alone.
-Legend: B rows, T slots, b rows of a micro-batch, n = b T of its slots, d channels.
+a micro-batch, and over all ranks), and these add up: next token + mtp.weight * MTP + horizon.weight * horizon. Which
+slots an objective has follows from `positions` and what rows carry. Only training calls this; validation measures the
+next token alone. All use of weights is inside one module, `MicroBatchLoss`, which can so be copied or sharded over
+processes as a whole.
+Legend: B rows of this rank, T slots, b rows of a micro-batch, n = b T of its slots, d channels, V vocabulary.
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from inlay.data.loader import Batch
 from inlay.data.rows import relative_horizon
 from inlay.model.auxiliary import MTP
 from inlay.model.mixer import Context
 from inlay.model.transformer import BlockCall, Transformer
+from inlay.train.compiler import settings
+from inlay.train.distribute import replicate, shard, synchronised
 from inlay.train.loss import ChunkStep, cross_entropy, step_with
+from inlay.train.parallel import Parallel
 
 
 @dataclass(frozen=True)
@@ -50,120 +58,203 @@ def share_to_come(batch: Batch) -> Target:
 
 @dataclass
 class Measured:
-    """What the forward passes of a step found."""
+    """What the forward passes of a step found on this rank."""
 
     losses: list[Tensor] = field(default_factory=list)
     """fp32 [n] of each micro-batch in order: the loss of each next token, unweighted."""
     sums: dict[str, tuple[Tensor, float]] = field(default_factory=dict)
-    """By name: (weighted sum over the batch, its weight) of each other objective."""
+    """By name: (weighted sum over this rank's rows, its weight) of each other objective."""
 
     def add(self, name: str, value: Tensor, weight: float) -> None:
-        """Adds a micro-batch's weighted sum; `weight` is the whole batch's."""
+        """Adds a micro-batch's weighted sum; `weight` is that of all rows of this rank."""
         before = self.sums.get(name)
         self.sums[name] = (value if before is None else before[0] + value, weight)
 
 
+class Part(NamedTuple):
+    """A target of a micro-batch on the device."""
+
+    values: Tensor
+    """[b, T] int64 or fp32"""
+    weights: Tensor
+    """[b, T] fp32"""
+    scale: Tensor
+    """0-d fp32: what weights are multiplied by, so that the sums of all ranks and micro-batches average to the loss."""
+
+
 class _Placed:
-    """A target on a device: `values` [B, T] (int64 or fp32), `weights` [B, T], `scale` one over their sum (0-d)."""
+    """A target of all rows of this rank on its device; `total` is the sum of its weights."""
 
     def __init__(self, target: Target, device: torch.device) -> None:
         values = torch.from_numpy(target.values).to(device)
         self.values = values if values.is_floating_point() else values.long()
         self.weights = torch.from_numpy(target.weights).to(device)
         self.total = float(target.weights.sum())
-        self.scale = torch.tensor(1.0 / max(self.total, 1e-9), device=device)
+        self.scale = torch.ones((), device=device)
 
-    def flat(self, part: slice) -> tuple[Tensor, Tensor]:
-        """Values and weights [n] of some rows."""
-        return self.values[part].flatten(), self.weights[part].flatten()
+    def divide(self, total: float, world: int) -> None:
+        """Sets the scale: one over the weight of the whole batch, times the processes over which gradients are averaged
+        afterwards. A batch without any weight has a loss of zero."""
+        self.scale.fill_(world / max(total, 1e-9))
+
+    def part(self, rows: slice) -> Part:
+        """Those of some rows."""
+        return Part(self.values[rows], self.weights[rows], self.scale)
 
 
-class Objectives:
-    """The loss of `model` on batches, eager until `compile` is called."""
+class MicroBatchLoss(nn.Module):
+    """The loss of a micro-batch from its tokens: what DDP and FSDP are put around."""
 
-    def __init__(self, model: Transformer, z_loss: float = 0.0) -> None:
-        """`z_loss`: see `TrainConfig`."""
-        self._model = model
-        self._z_loss = z_loss
+    def __init__(self, model: Transformer, z_loss: float) -> None:
+        super().__init__()
+        self.model = model
+        self._eager_step: ChunkStep = step_with(model.config.head_softcap, z_loss)
+        self.step = self._eager_step
         self._blocks: Sequence[BlockCall] | None = None
         self._mtp_block: BlockCall | None = None
-        self._step: ChunkStep = self._eager_step()
 
-    def compile(self) -> None:
+    def forward(
+        self, tokens: Tensor, positions: Tensor, main: Part, mtp: Part | None, horizon: Part | None
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """tokens, positions [b, T] int64 to: the loss, the fp32 loss [n] of each next token, and the weighted sums of
+        the other objectives, those three detached."""
+        model = self.model
+        context = model.context(positions)
+        hidden = model(tokens, positions, self._blocks, context)
+        later, error = None, None
+        if model.mtp is None or mtp is None:
+            loss, each = self._cross_entropy(
+                hidden.flatten(0, 1), main.values.flatten(), main.weights.flatten(), main.scale
+            )
+        else:
+            deeper = self._deeper(model.mtp, hidden, main.values, context)
+            loss, each, later = self._two_tokens(hidden, deeper, main, mtp)
+        if horizon is not None:
+            added, error = self._horizon(hidden, horizon)
+            loss = loss + added
+        return loss, each, later, error
+
+    def compile_parts(self) -> None:
         """Compiles blocks and loss for static shapes: one graph for the whole run, shared by layers of one kind."""
-        self._blocks = [torch.compile(block, dynamic=False) for block in self._model.blocks]
-        if self._model.mtp is not None:
-            self._mtp_block = torch.compile(self._model.mtp.block, dynamic=False)
-        self._step = torch.compile(self._eager_step(), dynamic=False)
+        model = self.model
+        if _is_sharded(model):
+            # The hooks that gather a block's weights are around its forward, and stay outside of the graph. Validation
+            # runs on a copy, so that this changes nothing there.
+            for block in [*model.layers, *([] if model.mtp is None else [model.mtp.block])]:
+                block.forward = torch.compile(block.forward, dynamic=False)  # type: ignore[method-assign]
+        else:
+            self._blocks = [torch.compile(block, dynamic=False) for block in model.blocks]
+            if model.mtp is not None:
+                self._mtp_block = torch.compile(model.mtp.block, dynamic=False)
+        self.step = torch.compile(self._eager_step, dynamic=False)
 
     def eager(self) -> None:
         """Takes `compile` back."""
+        model = self.model
+        for block in [*model.layers, *([] if model.mtp is None else [model.mtp.block])]:
+            vars(block).pop("forward", None)
         self._blocks = self._mtp_block = None
-        self._step = self._eager_step()
+        self.step = self._eager_step
 
-    def _eager_step(self) -> ChunkStep:
-        return step_with(self._model.config.head_softcap, self._z_loss)
+    def _cross_entropy(self, hidden: Tensor, targets: Tensor, weights: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        return cross_entropy(hidden, self.model.head_weight, targets, weights, scale, self.step)
+
+    def _deeper(self, mtp: MTP, hidden: Tensor, targets: Tensor, context: Context) -> Tensor:
+        """The hidden states [b, T, d] that predict the token after the next."""
+        model = self.model
+        # The token behind slot t is its target: `tokens` would show the last slot of a document the next document.
+        embedded = model.embedding(targets).to(model.compute_dtype)
+        block = mtp.block if self._mtp_block is None else self._mtp_block
+        return mtp(hidden, embedded, context, partial(model.run_block, block))
+
+    def _two_tokens(self, hidden: Tensor, deeper: Tensor, main: Part, mtp: Part) -> tuple[Tensor, Tensor, Tensor]:
+        """The weighted losses of both depths together, that of each next token [n], and the weighted sum of those of
+        the tokens after; in one pass over the head: it then has one [V, d] gradient at a time, not two."""
+        config = self.model.config.mtp
+        if config is None:
+            raise AssertionError("the model has no multi-token prediction")
+        weights, later_weights = main.weights.flatten(), mtp.weights.flatten()
+        loss, each = self._cross_entropy(
+            torch.cat([hidden.flatten(0, 1), deeper.flatten(0, 1)]),
+            torch.cat([main.values.flatten(), mtp.values.flatten()]),
+            torch.cat([weights * main.scale, later_weights * (config.weight * mtp.scale)]),
+            torch.ones_like(main.scale),
+        )
+        return loss, each[: len(weights)], (each[len(weights) :] * later_weights).sum()
+
+    def _horizon(self, hidden: Tensor, target: Part) -> tuple[Tensor, Tensor]:
+        """The weighted loss, and the weighted sum of errors."""
+        config, head = self.model.config.horizon, self.model.horizon
+        if config is None or head is None:
+            raise AssertionError("the model has no horizon head")
+        error = ((head(hidden).flatten() - target.values.flatten()).abs() * target.weights.flatten()).sum()
+        return config.weight * target.scale * error, error.detach()
+
+
+class Objectives:
+    """The loss of `model` on batches, eager until `compile` is called; over the processes of `parallel`."""
+
+    def __init__(self, model: Transformer, z_loss: float = 0.0, parallel: Parallel | None = None) -> None:
+        """`z_loss`: see `TrainConfig`. Under FSDP this replaces the parameters of `model` by shares of them; make the
+        optimizer afterwards."""
+        self._model = model
+        self._parallel = parallel or Parallel(model.embedding.weight.device)
+        self._loss = MicroBatchLoss(model, z_loss)
+        self._called: nn.Module = self._loss
+        self._compiled = False
+        if self._parallel.strategy == "fsdp":
+            shard(self._loss, model, self._parallel)
+
+    def join(self) -> None:
+        """Connects the copies of DDP, which takes all ranks at once. Call it before the first `backward`."""
+        if self._parallel.strategy == "ddp":
+            self._called = replicate(self._loss)
+
+    def compile(self) -> None:
+        """Compiles blocks and loss for static shapes: one graph for the whole run, shared by layers of one kind."""
+        self._loss.compile_parts()
+        self._compiled = True
+
+    def eager(self) -> None:
+        """Takes `compile` back."""
+        self._loss.eager()
+        self._compiled = False
 
     def backward(self, batch: Batch, rows: int) -> Measured:
-        """Adds the gradient of the whole loss on `batch` to that of the parameters, in micro-batches of `rows` rows."""
-        model = self._model
-        device = model.embedding.weight.device
+        """Adds the gradient of the whole loss on the batch of all ranks to that of the parameters, in micro-batches of
+        `rows` rows of this rank's share `batch`."""
+        model, parallel = self._model, self._parallel
+        device = parallel.device
         tokens, positions = (
             torch.from_numpy(array).to(device, torch.int64) for array in (batch.tokens, batch.positions)
         )
         main = _Placed(Target(batch.targets, batch.weights), device)
         mtp = None if model.mtp is None else _Placed(token_after_next(batch), device)
         horizon = None if model.horizon is None else _Placed(share_to_come(batch), device)
+        placed = [target for target in (main, mtp, horizon) if target is not None]
+        for target, total in zip(placed, parallel.sum(np.array([target.total for target in placed])), strict=True):
+            target.divide(float(total), parallel.world)
         measured = Measured()
-        for begin in range(0, len(tokens), rows):
-            part = slice(begin, begin + rows)
-            context = model.context(positions[part])
-            hidden = model(tokens[part], positions[part], self._blocks, context)
-            if model.mtp is None or mtp is None:
-                loss, each = self._cross_entropy(hidden.flatten(0, 1), *main.flat(part), main.scale)
-            else:
-                deeper = self._deeper(model.mtp, hidden, main.values[part], context)
-                loss, each = self._two_tokens(hidden, deeper, main, mtp, part, measured)
-            if horizon is not None:
-                loss = loss + self._horizon(hidden, horizon, part, measured)
-            loss.backward()
-            measured.losses.append(each)
+        with settings() if self._compiled else contextlib.nullcontext():
+            for begin in range(0, len(tokens), rows):
+                part = slice(begin, begin + rows)
+                last = begin + rows >= len(tokens)
+                with synchronised(self._called, wanted=last or parallel.reduce == "each"):
+                    loss, each, later, error = self._called(
+                        tokens[part],
+                        positions[part],
+                        main.part(part),
+                        None if mtp is None else mtp.part(part),
+                        None if horizon is None else horizon.part(part),
+                    )
+                    loss.backward()
+                measured.losses.append(each)
+                if mtp is not None and later is not None:
+                    measured.add("mtp_loss", later, mtp.total)
+                if horizon is not None and error is not None:
+                    measured.add("horizon_error", error, horizon.total)
         return measured
 
-    def _cross_entropy(self, hidden: Tensor, targets: Tensor, weights: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        return cross_entropy(hidden, self._model.head_weight, targets, weights, scale, self._step)
 
-    def _deeper(self, mtp: MTP, hidden: Tensor, targets: Tensor, context: Context) -> Tensor:
-        """The hidden states [b, T, d] that predict the token after the next."""
-        model = self._model
-        # The token behind slot t is its target: `tokens` would show the last slot of a document the next document.
-        embedded = model.embedding(targets).to(model.compute_dtype)
-        block = mtp.block if self._mtp_block is None else self._mtp_block
-        return mtp(hidden, embedded, context, partial(model.run_block, block))
-
-    def _two_tokens(
-        self, hidden: Tensor, deeper: Tensor, main: _Placed, mtp: _Placed, part: slice, measured: Measured
-    ) -> tuple[Tensor, Tensor]:
-        """The weighted losses of both depths together, and that of each next token [n], in one pass over the head: it
-        then has one [V, d] gradient at a time, not two."""
-        config = self._model.config.mtp
-        if config is None:
-            raise AssertionError("the model has no multi-token prediction")
-        (targets, weights), (later, later_weights) = main.flat(part), mtp.flat(part)
-        loss, each = self._cross_entropy(
-            torch.cat([hidden.flatten(0, 1), deeper.flatten(0, 1)]),
-            torch.cat([targets, later]),
-            torch.cat([weights * main.scale, later_weights * (config.weight * mtp.scale)]),
-            torch.ones_like(main.scale),
-        )
-        measured.add("mtp_loss", (each[len(targets) :] * later_weights).sum(), mtp.total)
-        return loss, each[: len(targets)]
-
-    def _horizon(self, hidden: Tensor, target: _Placed, part: slice, measured: Measured) -> Tensor:
-        config, head = self._model.config.horizon, self._model.horizon
-        if config is None or head is None:
-            raise AssertionError("the model has no horizon head")
-        values, weights = target.flat(part)
-        error = ((head(hidden).flatten() - values).abs() * weights).sum()
-        measured.add("horizon_error", error.detach(), target.total)
-        return config.weight * target.scale * error
+def _is_sharded(model: Transformer) -> bool:
+    return isinstance(model.embedding.weight, DTensor)

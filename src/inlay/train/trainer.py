@@ -3,6 +3,9 @@
 Nothing else decides a step, so a run that was killed and resumed has the same weights, bit for bit on a CPU, as one
 that never stopped. Callbacks watch; the loop alone changes weights. A time budget is turned into a number of steps
 once, after a few timed steps inside the warmup (whose rates do not depend on the total), and recorded.
+
+On many processes each runs this same loop on its share of the rows. They do everything in the same order, and agree on
+whatever only one of them can know: that the run is to stop, and what the clock says.
 """
 
 import contextlib
@@ -10,10 +13,11 @@ import math
 import signal
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from inlay.config import InlayError
@@ -22,15 +26,17 @@ from inlay.data.loader import Batch, Loader, LoaderState, Rows
 from inlay.model import Transformer, build
 from inlay.train.compiler import why_not_compiled
 from inlay.train.config import TrainRun
+from inlay.train.distribute import gathered, whole
 from inlay.train.meters import Meters
 from inlay.train.objectives import Measured, Objectives
-from inlay.train.parallel import Parallel
-from inlay.train.plan import Plan, Stage
+from inlay.train.parallel import LOST, Parallel
+from inlay.train.plan import TIMED_STEPS, Plan, Stage
 from inlay.train.saving import Saver
 
-TIMED_STEPS = 8
-"""Steps that are timed to turn minutes into steps; the first one after compiling is not among them."""
 LOG_EVERY = 10
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Signals that ask a run to save itself and stop. torchrun passes on the first two; the third is for schedulers: what
+starts processes may ignore it, so that it reaches only those that train."""
 
 
 class Interrupted(InlayError):
@@ -40,25 +46,39 @@ class Interrupted(InlayError):
 
 
 class Trainer:
-    """One run in one process. Use `run_to_end`."""
+    """One run, in this process of it. Use `run_to_end`."""
 
     def __init__(
-        self, config: TrainRun, run: RunDir, vocab_size: int | None = None, parallel: Parallel | None = None
+        self,
+        config: TrainRun,
+        run: RunDir,
+        vocab_size: int | None = None,
+        parallel: Parallel | None = None,
+        fill: Callable[[Transformer], None] | None = None,
     ) -> None:
-        """`vocab_size`: rows of the embedding, where they are more than the tokenizer's ids."""
+        """`vocab_size`: rows of the embedding, where they are more than the tokenizer's ids; `fill` replaces the
+        weights that are drawn from the seed. Raises BadInput for rows that cannot be had, or not be shared."""
         self.config = config
         self.run = run
         self.parallel = parallel or Parallel.join(config.parallel)
         self.device = self.parallel.device
         self.plan = Plan(config)
         self.stage = self.plan.stages[0]
-        self.rows = self._open_rows(self.stage)
+        with self.parallel.together():
+            for stage in self.plan.stages:
+                self.parallel.check_rows(stage.rows, stage.accumulation)
+            self.rows = self._open_rows(self.stage)
         self.tokenizer = self.rows.tokenizer
         self.vocab_size = vocab_size or self.tokenizer.vocab_size
-        self.model = build(self.stage.model, self.vocab_size, seed=config.seed).to(self.device)
+        # Whole and on the CPU first, so that weights are the same under every sharding.
+        self.model = build(self.stage.model, self.vocab_size, seed=config.seed)
+        if fill is not None:
+            fill(self.model)
+        if self.parallel.strategy != "fsdp":
+            self.model.to(self.device)
         self.model.compute_dtype = getattr(torch, config.train.precision)
         self.model.activation_checkpointing = config.train.activation_checkpointing
-        self.objectives = Objectives(self.model, config.train.z_loss)
+        self.objectives = Objectives(self.model, config.train.z_loss, self.parallel)
         self.optimizer = config.optim.build(self.model)
         self.step = 0
         self.tokens = 0
@@ -72,6 +92,9 @@ class Trainer:
         self.notices: list[str] = []
         self._compiled: Literal["off", "untried", "works"] = "off"
         self._asked_to_stop: int | None = None
+        """The signal that this process got."""
+        self._stopped_by: int | None = None
+        """The signal that any process of the run got, once all know."""
 
     @property
     def total_steps(self) -> int | None:
@@ -83,19 +106,33 @@ class Trainer:
     def run_to_end(self) -> None:
         """Trains to the planned step.
 
-        Raises Interrupted after SIGINT or SIGTERM, with a checkpoint saved; KeyboardInterrupt when SIGINT comes again
-        before that; InlayError in one line when the gradient is not finite or the disk is full.
+        Raises Interrupted after one of STOPPING reached any of its processes, with a checkpoint saved;
+        KeyboardInterrupt when SIGINT comes again before that; InlayError in one line when the gradient is not finite,
+        the disk is full, or another process of the run is gone.
         """
+        try:
+            self._run_to_end()
+        except RuntimeError as error:
+            if not self.parallel.lost(error):
+                raise
+            raise InlayError(self._stopped_at(LOST)) from None
+
+    def _run_to_end(self) -> None:
         completed = False
         with self._signals():
             try:
+                self.objectives.join()
                 for callback in self.callbacks:
                     callback.start(self)
                 self._compile()
                 self._loop()
                 completed = self.total_steps is not None and self.step >= self.total_steps
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(self._stopped_at("interrupted")) from None
+            except BaseException as error:
+                if self.parallel.world > 1:
+                    self.savable = False  # saving takes all ranks, and others may be elsewhere
+                if isinstance(error, KeyboardInterrupt):
+                    raise KeyboardInterrupt(self._stopped_at("interrupted")) from None
+                raise
             finally:
                 # Every callback ends, also when one of them fails: the last one saves the checkpoint.
                 with contextlib.ExitStack() as stack:
@@ -103,13 +140,13 @@ class Trainer:
                     for callback in reversed(self.callbacks):
                         stack.callback(callback.finish, self, completed)
         if not completed:
-            raise Interrupted(self._stopped_at(signal.Signals(self._asked_to_stop or signal.SIGTERM).name))
+            raise Interrupted(self._stopped_at(signal.Signals(self._stopped_by or signal.SIGTERM).name))
 
     def _stopped_at(self, reason: str) -> str:
         return f"{reason} at step {self.step}; go on with: inlay train resume={self.run.path}"
 
     def _loop(self) -> None:
-        while (self.total_steps is None or self.step < self.total_steps) and self._asked_to_stop is None:
+        while not self._ended and self._stopped_by is None:
             self._enter(self.plan.stage(self.step))
             self._run_stage()
 
@@ -122,7 +159,7 @@ class Trainer:
         ) as loader:
             began = time.monotonic()
             before = self.seconds
-            while self._asked_to_stop is None and self.plan.stage(self.step) is self.stage and not self._ended:
+            while self.plan.stage(self.step) is self.stage and not self._ended and not self._stops():
                 started = time.monotonic()
                 batch = next(loader)
                 waited = time.monotonic() - started
@@ -149,12 +186,19 @@ class Trainer:
     def _ended(self) -> bool:
         return self.total_steps is not None and self.step >= self.total_steps
 
+    def _stops(self) -> bool:
+        """Whether any process was asked to stop: all find the same, and so end behind the same step."""
+        asked = [float(self._asked_to_stop == number) for number in STOPPING]
+        found = self.parallel.sum(np.array(asked))
+        self._stopped_by = next((number for number, count in zip(STOPPING, found, strict=True) if count), None)
+        return self._stopped_by is not None
+
     def _train_step(self, batch: Batch) -> None:
         try:
             measured = self._gradients(batch)
         except RuntimeError as error:
-            if self._compiled != "untried":
-                raise
+            if self._compiled != "untried" or self.parallel.world > 1:
+                raise  # other ranks are in the middle of a step with this one
             # A compiler that is there but cannot compile (no OpenMP, no Python headers) shows only now.
             self._without_compiling(f"it failed ({str(error).strip().splitlines()[0][:100]})")
             measured = self._gradients(batch)
@@ -173,7 +217,7 @@ class Trainer:
                 self.meters.note(name, float(value), weight)
 
     def _gradients(self, batch: Batch) -> Measured:
-        return self.objectives.backward(batch, self.stage.rows // self.stage.accumulation)
+        return self.objectives.backward(batch, self.stage.rows // self.stage.accumulation // self.parallel.world)
 
     def _drop_gradients(self) -> None:
         for parameter in self.model.parameters():
@@ -182,7 +226,9 @@ class Trainer:
     def _clip(self) -> float:
         parameters = list(self.model.parameters())
         limit = self.config.train.clip
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit if limit is not None else math.inf, foreach=True))
+        norm = float(
+            whole(torch.nn.utils.clip_grad_norm_(parameters, limit if limit is not None else math.inf, foreach=True))
+        )
         if not math.isfinite(norm):
             # Diverged weights must not become the newest checkpoint.
             self.savable = False
@@ -195,16 +241,19 @@ class Trainer:
     # ---- plan, state -------------------------------------------------------------------------------------------------
 
     def _plan_from(self, timed: list[float]) -> None:
-        minutes = self.config.train.minutes
+        minutes, per_step = self.config.train.minutes, statistics.median(timed)
         if minutes is None:
             raise AssertionError("only a time budget is planned from timed steps")
-        spent = sum(timed)
+        # Every rank has a clock of its own, and all need one plan.
+        spent, per_step = self.parallel.first(sum(timed)), self.parallel.first(per_step)
         left = max(0.0, minutes * 60.0 - spent)
-        self.plan = self.plan.planned(self.step + math.ceil(left / statistics.median(timed)))
-        self.log({"plan/total_steps": self.total_steps, "plan/seconds_per_step": statistics.median(timed)})
+        tokens = self.tokens + left / per_step * self.stage.tokens_per_step
+        self.plan = self.plan.planned(self.plan.steps_of(tokens), self.step)
+        self.log({"plan/total_steps": self.total_steps, "plan/seconds_per_step": per_step})
 
     def save(self) -> None:
-        """Writes the checkpoint of the current step."""
+        """Writes the checkpoint of the current step; every rank calls it together."""
+        self.meters.pool(self.parallel)
         self.saver.save(self)
 
     def load(self) -> None:
@@ -217,12 +266,15 @@ class Trainer:
         if self.total_steps is None and record["total_steps"] is not None:
             self.plan = self.plan.planned(record["total_steps"])
         self.loader_state = LoaderState(**record["loader"])
-        self.meters.sums = dict(record["sums"])
+        self.meters.sums = dict(record["sums"]) if self.parallel.main else {}
 
     @contextlib.contextmanager
     def whole_model(self) -> Iterator[Transformer]:
         """The model with all its weights on this rank, in evaluation mode, for as long as the context lasts. Every rank
         enters and leaves it together."""
+        if self.parallel.strategy == "fsdp":
+            yield gathered(self.model).eval()
+            return
         training = self.model.training
         self.model.eval()
         try:
@@ -234,26 +286,27 @@ class Trainer:
         """Makes rows and model those of a stage; at its first step the stream of rows goes over into its own."""
         before = self.stage
         self.stage = stage
-        if stage.sequence_length != self.rows.maker.length:
+        if not stage.same_rows(before):
             self.rows = self._open_rows(stage)
         if stage.model != self.model.config:
             self.model.adopt(stage.model)
         if stage.index != before.index and self.step == stage.start:
-            if stage.sequence_length != before.sequence_length:
+            if stage.order != before.order:
                 self.loader_state = self.rows.begin_stage(self.loader_state)
             self.phase(f"stage {stage.name}")
 
     def _open_rows(self, stage: Stage) -> Rows:
-        return self.config.data.open("train", self.config.fim, stage.sequence_length, self.config.seed)
+        return self.config.data.open("train", stage.fim, stage.sequence_length, self.config.seed)
 
     # ---- compile, signals, logs --------------------------------------------------------------------------------------
 
     def _compile(self) -> None:
         if not self.config.train.compile:
             return
-        reason = why_not_compiled(self.device)
-        if reason is not None:
-            self._without_compiling(reason)
+        # All ranks compile or none does: rounding differs, and copies must not.
+        reasons = [reason for reason in self.parallel.gather(why_not_compiled(self.device)) if reason is not None]
+        if reasons:
+            self._without_compiling(reasons[0])
             return
         self.phase("compiling")
         self.objectives.compile()  # validation, whose shapes differ, stays eager
@@ -289,17 +342,21 @@ class Trainer:
             self._asked_to_stop = number
 
         try:
-            before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+            before = {number: signal.signal(number, ask) for number in STOPPING}
         except ValueError:  # not in the main thread: the caller handles signals
             before = {}
         try:
             yield
+        except BaseException:
+            if self.parallel.world > 1:
+                before = {}  # torchrun ends all processes when one has failed: there must be time to say why
+            raise
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
     def _log_training(self) -> None:
-        means = self.meters.take()
+        means = self.meters.take(self.parallel)
         seconds, wait = means.pop("time"), means.pop("wait")
         values = {f"train/{name}": value for name, value in means.items()}
         values["lr_multiplier"] = self.plan.multiplier(self.step - 1)

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from inlay.model.attend import attend
-from inlay.model.mixer import Context, KeyValue, LayerCache, Mixer, MixerConfig, mixers
+from inlay.model.mixer import Context, Fused, KeyValue, LayerCache, Mixer, MixerConfig, mixers
 from inlay.model.parts import Linear, RMSNorm, RopeScaling, Rotation, rotate
 
 
@@ -124,6 +124,11 @@ class Attention(Mixer):
         for linear in (self.query, self.key, self.value) if self.owns_kv else (self.query,):
             linear.initialise(std, generator)
         self.output.initialise(out_std, generator)
+
+    def fused(self) -> dict[str, Fused]:
+        heads, groups, size = self.config.heads, self.config.kv_heads, self.config.head_size
+        owned = {name: Fused(0, groups, (size,)) for name in ("key", "value")} if self.owns_kv else {}
+        return {"query": Fused(0, heads, (size,)), **owned, "output": Fused(1, heads, (size,))}
 
     def score_flops(self, visible: float) -> float:
         return 4.0 * visible * self.config.heads * self.config.head_size

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from inlay.model.attend import attend
-from inlay.model.mixer import Context, KeyValue, LayerCache, Mixer, MixerConfig, mixers
+from inlay.model.mixer import Context, Fused, KeyValue, LayerCache, Mixer, MixerConfig, mixers
 from inlay.model.parts import Linear, RMSNorm, Rotation, rotate
 
 LATENT_EPS = 1e-6
@@ -139,6 +139,16 @@ class MLA(Mixer):
         for linear in (*queries, self.kv_down, self.kv_up):
             linear.initialise(std, generator)
         self.output.initialise(out_std, generator)
+
+    def fused(self) -> dict[str, Fused]:
+        config = self.config
+        query = "query" if config.q_rank is None else "query_up"
+        return {
+            query: Fused(0, config.heads, (config.nope_size, config.rope_size)),
+            "kv_down": Fused(0, 1, (config.kv_rank, config.rope_size)),
+            "kv_up": Fused(0, config.heads, (config.nope_size, config.value_size)),
+            "output": Fused(1, config.heads, (config.value_size,)),
+        }
 
     def score_flops(self, visible: float) -> float:
         channels = self.config.nope_size + self.config.rope_size + self.config.value_size

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inlay.model.mixer import Context, KeyValue, LayerCache, Mixer, MixerConfig, mixers
+from inlay.model.mixer import Context, Fused, KeyValue, LayerCache, Mixer, MixerConfig, mixers
 from inlay.model.parts import Linear, Rotation
 
 
@@ -92,6 +92,9 @@ class ShortConv(Mixer):
         # The taps keep the variance of u: it is a product of two small numbers already.
         nn.init.normal_(self.kernel, std=self.config.kernel**-0.5, generator=generator)
         self.output.initialise(out_std, generator)
+
+    def fused(self) -> dict[str, Fused]:
+        return {"input": Fused(0, 1, (self.output.in_features,) * 3)}
 
     def score_flops(self, visible: float) -> float:
         return 2.0 * visible * self.output.in_features

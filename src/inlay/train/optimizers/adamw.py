@@ -5,17 +5,28 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from inlay.train.optimizer import AdamWGroups, Optimizer, OptimizerConfig, optimizers, route
+from inlay.train.optimizer import (
+    AdamWGroups,
+    Optimizer,
+    OptimizerConfig,
+    ParameterClass,
+    Treatment,
+    optimizers,
+    refuse_head_rate,
+    route,
+)
 
 
 @optimizers.register
 class AdamWConfig(OptimizerConfig):
-    """One rate for all; weight decay on matrices only."""
+    """One rate for all, or another one for the tables; weight decay on matrices only."""
 
     kind: Literal["adamw"] = "adamw"
     lr: float = Field(3e-3, gt=0.0)
     embedding_lr: float | None = Field(None, gt=0.0)
-    """Rate of the embedding and head; null for `lr`."""
+    """Rate of the embedding (and of a head tied to it); null for `lr`."""
+    head_lr: float | None = Field(None, gt=0.0)
+    """Rate of an untied head; null for the embedding's."""
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = Field(1e-10, gt=0.0)
     weight_decay: float = Field(0.1, ge=0.0)
@@ -23,24 +34,29 @@ class AdamWConfig(OptimizerConfig):
     def build(self, model: nn.Module) -> "AdamW":
         return AdamW(self, model)
 
+    def treatments(self) -> dict[ParameterClass, Treatment]:
+        embedding_lr = self.lr if self.embedding_lr is None else self.embedding_lr
+        head_lr = embedding_lr if self.head_lr is None else self.head_lr
+        return {
+            "matrix": Treatment("adamw", self.lr, self.weight_decay),
+            "embedding": Treatment("adamw", embedding_lr, self.embedding_decay),
+            "head": Treatment("adamw", head_lr, self.embedding_decay),
+            "vector": Treatment("adamw", self.lr, self.vector_decay),
+        }
+
 
 class AdamW(Optimizer):
     """The optimizer of AdamWConfig."""
 
     def __init__(self, config: AdamWConfig, model: nn.Module) -> None:
         routed = route(model)
-        self._groups = AdamWGroups(
-            [
-                (routed["matrix"], config.lr, config.weight_decay),
-                (routed["embedding"], config.embedding_lr or config.lr, 0.0),
-                (routed["vector"], config.lr, 0.0),
-            ],
-            config.betas,
-            config.eps,
-        )
+        refuse_head_rate(config.head_lr, routed)
+        self._config = config
+        groups = [(routed[name], treatment) for name, treatment in config.treatments().items()]
+        self._groups = AdamWGroups(groups, config.betas, config.eps)
 
-    def step(self, multiplier: float, step: int) -> None:
-        self._groups.step(multiplier)
+    def step(self, multiplier: float, step: int, remaining: float = 1.0) -> None:
+        self._groups.step(multiplier, self._config.decay_share(remaining))
 
     def state(self) -> dict[str, Tensor]:
         return self._groups.state()

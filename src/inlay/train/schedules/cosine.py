@@ -17,3 +17,11 @@ class Cosine(Schedule):
 
     def after_warmup(self, progress: float) -> float:
         return self.floor + (1.0 - self.floor) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+    @property
+    def stable(self) -> float:
+        return 1.0 if self.floor == 1.0 else 0.0
+
+    @property
+    def fall(self) -> str:
+        return f"half a cosine to {self.floor:g} of the peak"

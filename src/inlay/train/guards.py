@@ -1,0 +1,246 @@
+"""Early warnings as pure rules: what was seen goes in, a finding with a name comes out, or None.
+
+A rule stops a run only where no honest run can look like that; what may also be memorising, or odd data, is a warning.
+The numbers and their reasons stand beside each rule. `inlay.train.callbacks.guard` applies them while a run trains; they
+apply just as well to what a run has logged.
+"""
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import xxhash
+
+from inlay.config import InlayError
+from inlay.data.loader import Batch
+from inlay.fim.format import Kind, Region
+
+Rule = Literal[
+    "nonfinite", "impossible_loss", "loss_precision", "leaking_targets", "repeating_rows", "leaking_validation"
+]
+RULES: tuple[Rule, ...] = get_args(Rule)
+
+
+class GuardStop(InlayError):
+    """A rule ended the run. `rule` is its name."""
+
+    def __init__(self, rule: Rule, text: str) -> None:
+        super().__init__(text)
+        self.rule = rule
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a rule found: one line that says what it is and where to look."""
+
+    rule: Rule
+    text: str
+    stops: bool
+
+
+# ---- losses ----------------------------------------------------------------------------------------------------------
+
+WARN_SHARE = 0.7
+"""Of the validation loss of the same kind. Training loss under it after several passes is memorising, as a rule."""
+STOP_SHARE = 0.5
+"""In the first pass over the data, where every row is new: training rows are then held-out rows too, and both losses agree
+within what two splits of one corpus differ (some per cent; a fifth with many forks on one side)."""
+FLOOR_BITS_PER_BYTE = 0.1
+"""Where nothing was held out: large models of code reach a quarter of a bit per byte on text they have not seen."""
+SMOOTHED = 5
+"""Lines of the log (ten steps each) whose training losses are averaged; fewer than three say nothing yet."""
+FEWEST = 3
+
+
+def nonfinite(values: Mapping[str, Any], step: int) -> Finding | None:
+    """Whether a logged loss is not a number or infinite."""
+    for name, value in values.items():
+        if name.startswith(("train/loss", "validation/")) and isinstance(value, float) and not math.isfinite(value):
+            return Finding(
+                "nonfinite",
+                f"{name} is {value} at step {step}: the weights have diverged; start again from the last checkpoint's"
+                " configuration with a smaller learning rate, and look at norms/ and attention_logits/ before it",
+                stops=True,
+            )
+    return None
+
+
+def impossible_loss(
+    training: Sequence[Mapping[str, Any]],
+    validation: Mapping[str, Any],
+    *,
+    first_pass: bool,
+    bytes_per_token: float,
+    like_validation: bool = True,
+) -> Finding | None:
+    """Whether the training loss is lower than its kind allows.
+
+    `training`: the newest lines of the log with training losses, oldest first; `validation`: the newest with validation
+    losses, empty when nothing is held out. `first_pass`: no row was seen twice so far. `like_validation`: training rows
+    are made as validation rows are (at repository level they see more, a run that starts from trained weights may
+    have seen them): otherwise the rule only warns.
+    """
+    recent = training[-SMOOTHED:]
+    if len(recent) < FEWEST:
+        return None
+    for kind in Kind:
+        name = kind.name.lower()
+        losses = [float(line[f"train/loss_{name}"]) for line in recent if f"train/loss_{name}" in line]
+        held_out = validation.get(f"validation/{name}/loss")
+        if len(losses) < FEWEST:
+            continue
+        loss = sum(losses) / len(losses)
+        if held_out is None:
+            bits = loss / (math.log(2.0) * bytes_per_token)
+            if not validation and first_pass and bits < FLOOR_BITS_PER_BYTE:
+                return Finding(
+                    "impossible_loss",
+                    f"the training loss of {name} is {loss:.3f} nats a token, {bits:.3f} bits a byte, in the first pass"
+                    " over the data: no model reaches that on text it has not seen; look at the rows (inlay inspect"
+                    " rows), at masks and at the loss",
+                    stops=like_validation,
+                )
+        elif loss < WARN_SHARE * held_out:
+            share = f"the training loss of {name}, {loss:.3f}, is {loss / held_out:.0%} of its validation loss {held_out:.3f}"
+            if first_pass and loss < STOP_SHARE * held_out:
+                return Finding(
+                    "impossible_loss",
+                    f"{share} in the first pass over the data, where every row is new: training sees its targets, or the"
+                    " loss is computed otherwise than in validation; look at the rows (inlay inspect rows), at masks and"
+                    " at the loss",
+                    stops=like_validation,
+                )
+            why = "validation is other text than training" if first_pass else "the run memorises what it has seen before"
+            return Finding("impossible_loss", f"{share}: {why}, or training sees its targets", stops=False)
+    return None
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------------
+
+LONG_MIDDLE = 16
+"""Tokens from which a middle that stands word for word in its own context is no coincidence of code."""
+FEWEST_MIDDLES = 16
+LEAKED_MIDDLES = 0.5
+MISPLACED = 0.01
+
+COUNTS = ("followed", "misplaced", "own", "repeated", "long_middles", "readable")
+"""What `count_leaks` counts, in order: slots that another slot of their document follows; those whose target is not that
+slot's token; those whose target is their own token; those whose next token repeats theirs; middles of at least
+LONG_MIDDLE tokens; those of them that stand in their own context."""
+
+
+def count_leaks(batch: Batch) -> np.ndarray:
+    """COUNTS of a batch, int64: sums, to be added over batches and ranks."""
+    follows = batch.positions[:, 1:] == batch.positions[:, :-1] + 1
+    token, after, target = batch.tokens[:, :-1], batch.tokens[:, 1:], batch.targets[:, :-1]
+    found = [follows, follows & (target != after), follows & (target == token), follows & (after == token)]
+    return np.array([*(int(each.sum()) for each in found), *_count_readable(batch)], dtype=np.int64)
+
+
+def _count_readable(batch: Batch) -> tuple[int, int]:
+    long, readable = 0, 0
+    for tokens, targets, positions, regions in zip(
+        batch.tokens, batch.targets, batch.positions, batch.regions, strict=True
+    ):
+        # A middle is one run of slots in an example, the last before its terminator.
+        slots = np.flatnonzero(regions == Region.MIDDLE)
+        for run in np.split(slots, np.flatnonzero(np.diff(slots) != 1) + 1):
+            if len(run) < LONG_MIDDLE:
+                continue
+            long += 1
+            first = int(run[0])
+            context = np.ascontiguousarray(tokens[first - int(positions[first]) : first + 1])
+            readable += _contains(context, np.ascontiguousarray(targets[run]))
+    return long, readable
+
+
+def _contains(context: np.ndarray, middle: np.ndarray) -> bool:
+    """Whether `middle` stands in `context`, both int32."""
+    text, part, at = context.tobytes(), middle.tobytes(), -1
+    while (at := text.find(part, at + 1)) >= 0:
+        if at % context.itemsize == 0:
+            return True
+    return False
+
+
+def leaking_targets(counts: np.ndarray) -> Finding | None:
+    """Whether rows show the model what it is asked for: COUNTS of all batches so far [6]."""
+    followed, misplaced, own, repeated, long, readable = (int(count) for count in counts)
+    if misplaced > MISPLACED * followed:
+        if own - repeated > 0.5 * misplaced:
+            what = f"{own / followed:.0%} of targets are the input of their own slot ({repeated / followed:.1%} of tokens"
+            what += " repeat the one before): targets are not shifted"
+        else:
+            what = f"{misplaced / followed:.0%} of targets are not the token that follows their slot"
+        return Finding("leaking_targets", f"{what}; look at the loader (inlay inspect rows)", stops=True)
+    if long >= FEWEST_MIDDLES and readable > LEAKED_MIDDLES * long:
+        return Finding(
+            "leaking_targets",
+            f"{readable} of {long} middles of {LONG_MIDDLE} tokens or more stand word for word in their own prefix or"
+            " suffix: the middle was not taken out, or the text repeats itself; look at inlay inspect rows",
+            stops=True,
+        )
+    return None
+
+
+REMEMBERED = 1 << 16
+"""Rows whose hashes are kept: some megabytes."""
+HASH_BITS = 52
+"""Few enough for a float64, in which ranks exchange them."""
+FEWEST_REPEATS = 4
+REPEATED = 0.05
+
+
+def hash_rows(batch: Batch) -> list[int]:
+    """A hash of the content of each row, HASH_BITS bits."""
+    mask = (1 << HASH_BITS) - 1
+    return [
+        xxhash.xxh3_64_intdigest(tokens.tobytes() + positions.tobytes()) & mask
+        for tokens, positions in zip(batch.tokens, batch.positions, strict=True)
+    ]
+
+
+class RowWatch:
+    """Remembers the newest rows of an epoch, in which each row comes once."""
+
+    def __init__(self) -> None:
+        self._epoch: object = None
+        self._order: deque[int] = deque()
+        self._known: set[int] = set()
+        self.seen = 0
+        self.repeats = 0
+
+    def add(self, hashes: Sequence[int], epoch: object) -> None:
+        """Rows of one batch; `epoch` tells epochs apart. A batch that begins another one belongs to both and is not
+        counted."""
+        if epoch != self._epoch:
+            if self._epoch is not None:
+                hashes = ()
+            self._epoch = epoch
+            self._order.clear()
+            self._known.clear()
+            self.seen = self.repeats = 0
+        for value in hashes:
+            self.seen += 1
+            if value in self._known:
+                self.repeats += 1
+                continue
+            self._known.add(value)
+            self._order.append(value)
+            if len(self._order) > REMEMBERED:
+                self._known.discard(self._order.popleft())
+
+
+def repeating_rows(repeats: int, seen: int) -> Finding | None:
+    """Whether rows come again within an epoch."""
+    if not repeats:
+        return None
+    text = f"{repeats} of {seen} rows of this epoch came more than once"
+    if repeats < FEWEST_REPEATS or repeats < REPEATED * seen:
+        return Finding("repeating_rows", f"{text}: does the store hold equal documents?", stops=False)
+    return Finding(
+        "repeating_rows", f"{text}: the loader repeats itself; look at its state, ranks and workers", stops=True
+    )

@@ -1,0 +1,1 @@
+"""One file a kind; `inlay.train.search.searches` finds them."""
