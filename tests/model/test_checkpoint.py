@@ -4,13 +4,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import pytest
 import torch
-from safetensors import SafetensorError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
 
-from inlay.config import InlayError
+from inlay.config import InlayError, files
 from inlay.model import checkpoint
 
 RECORD = {"step": 1, "model": {}, "vocab_size": 3}
@@ -117,27 +119,18 @@ def test_none_good_is_one_clear_line(tmp_path: Path) -> None:
         checkpoint.newest_good(checkpoint.folders(tmp_path)[:1], *FILES)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        OSError(errno.ENOSPC, "No space left on device"),
-        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
-        OSError(errno.EDQUOT, "Disk quota exceeded"),
-        SafetensorError("Error while serializing: I/O error: Disk quota exceeded (os error 122)"),
-    ],
-)
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_one_line_and_leaves_the_old(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     folder = write(tmp_path, 1)
-    save = checkpoint.save_file
 
-    def fail(content: dict[str, torch.Tensor], file: Path) -> None:
-        if Path(file).name == checkpoint.OPTIMIZER:
-            raise error
-        save(content, file)
+    def fail(file: BinaryIO, part: memoryview) -> None:
+        if Path(file.name).name == checkpoint.OPTIMIZER:
+            raise OSError(number, os.strerror(number))
+        file.write(part)
 
-    monkeypatch.setattr(checkpoint, "save_file", fail)
+    monkeypatch.setattr(files, "_put", fail)
     for step in (1, 2):
         with pytest.raises(
             InlayError, match=r"cannot write '.*step-.*': the disk (is full|quota is used up)"
@@ -149,15 +142,31 @@ def test_a_full_disk_is_one_line_and_leaves_the_old(
     assert torch.equal(checkpoint.read_tensors(folder, checkpoint.WEIGHTS)["a"], torch.full((64, 64), 1.0))
 
 
-def test_an_error_of_the_library_that_is_not_the_disks_stays_visible(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@given(
+    st.dictionaries(
+        st.text(min_size=1, max_size=8).filter(lambda name: name != "__metadata__"),
+        st.tuples(st.sampled_from(sorted(checkpoint.DTYPES)), st.lists(st.integers(0, 5), max_size=3), st.booleans()),
+        max_size=6,
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_the_safetensors_library_reads_what_was_streamed(
+    tmp_path_factory: pytest.TempPathFactory, shapes: dict[str, tuple[str, list[int], bool]]
 ) -> None:
-    def fail(*_: Any) -> None:
-        raise SafetensorError("bad header")
-
-    monkeypatch.setattr(checkpoint, "save_file", fail)
-    with pytest.raises(SafetensorError, match="bad header"):
-        write(tmp_path, 1)
+    """The library is the witness: every type, scalars, empty tensors, views; and the hash is that of the file."""
+    draw = torch.Generator().manual_seed(1)
+    content = {}
+    for name, (dtype, shape, view) in shapes.items():
+        made = torch.randint(-2, 100, shape, generator=draw).to(checkpoint.DTYPES[dtype])
+        content[name] = made.mT if view and made.ndim > 1 else made
+    file = tmp_path_factory.mktemp("streamed") / "some.safetensors"
+    digest = checkpoint.write_tensors(file, content, {"of": "a test"} if content else None)
+    assert digest == checkpoint.file_hash(file)
+    found = load_file(file)
+    assert found.keys() == content.keys()
+    for name, tensor in content.items():
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name], tensor), name
 
 
 def test_the_same_step_is_replaced(tmp_path: Path) -> None:
@@ -204,13 +213,16 @@ def test_sigkill_while_writing_leaves_only_whole_checkpoints(tmp_path: Path) -> 
 def test_what_a_kill_left_is_cleared(tmp_path: Path) -> None:
     folder = write(tmp_path, 1)
     dead = folder.with_name(".step-2.999999999.tmp")
+    removed = folder.with_name(f".step-2.removed.{checkpoint.own_name().partition('.')[0]}.999999998.tmp")
     alive = folder.with_name(f".step-3.{os.getppid()}.tmp")
-    for left in (dead, alive):
+    elsewhere = folder.with_name(".step-3.another-machine.7.tmp")
+    for left in (dead, removed, alive, elsewhere):
         left.mkdir()
         (left / checkpoint.WEIGHTS).write_bytes(b"half")
     checkpoint.clear_unfinished(tmp_path)
-    assert not dead.exists()
-    assert alive.exists()
+    assert [left.exists() for left in (dead, removed, alive, elsewhere)] == [False, False, True, True]
+    checkpoint.clear_unfinished(tmp_path, alone=True)  # the lock says that nobody writes, here or elsewhere
+    assert [left.exists() for left in (alive, elsewhere)] == [True, False]
     assert checkpoint.folders(tmp_path) == [folder]
 
 

@@ -30,7 +30,7 @@ from inlay.fim.format import Region
 from inlay.infer.open import open_model
 from inlay.model import ModelConfig, Transformer, build
 from inlay.train.compiler import why_not_compiled
-from inlay.train.objectives import Objectives, share_to_come, token_after_next
+from inlay.train.objectives import MicroBatchLoss, Objectives, share_to_come, token_after_next
 from inlay.train.optimizer import route
 from inlay.train.run import train
 from inlay.train.trainer import Interrupted, Trainer
@@ -151,7 +151,7 @@ def test_mtp_sees_its_own_document_up_to_the_next_token() -> None:
     model = model_of(tie_embeddings=False, **BOTH)
     context = model.context(positions)
     assert model.mtp is not None
-    deeper = Objectives(model)._deeper(model.mtp, model(tokens, positions, None, context), targets, context)
+    deeper = MicroBatchLoss(model, 0.0).deeper(model.mtp, model(tokens, positions, None, context), targets, context)
     slot = 0
     for part in ids:
         for index in range(len(part) - 1):

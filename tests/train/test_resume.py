@@ -61,7 +61,7 @@ def test_stopped_and_resumed_is_straight(
     assert trainer.loader_state.epoch > 0
     trainer.run_to_end()
     assert_same(weights(out, 20), weights(expected, 20))
-    timed = {"seconds", "tokens_per_second", "loader_share"}
+    timed = {"seconds", "tokens_per_second", "loader_share", "train/checkpoint_stall", "train/checkpoint_write"}
     found, wanted = (
         [{k: v for k, v in line.items() if k not in timed} for line in lines(path)] for path in (out, expected)
     )
@@ -85,8 +85,8 @@ def test_a_second_interrupt_inside_an_update_saves_no_half_of_it(
     trainer = start(run, out)
     update = trainer.optimizer.step
 
-    def interrupted(multiplier: float, step: int) -> None:
-        update(multiplier, step)
+    def interrupted(multiplier: float, step: int, remaining: float) -> None:
+        update(multiplier, step, remaining)
         if step == 7:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)

@@ -45,7 +45,7 @@ def test_accumulation_changes_nothing(store: Path, tmp_path: Path) -> None:
         trainer = start(run, tmp_path / f"run{parts}")
         gradients: dict[str, Tensor] = {}
 
-        def keep(multiplier: float, step: int, trainer: Trainer = trainer, into: dict[str, Tensor] = gradients) -> None:
+        def keep(*_: float, trainer: Trainer = trainer, into: dict[str, Tensor] = gradients) -> None:
             into |= {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
 
         trainer.optimizer.step = keep  # type: ignore[method-assign]
@@ -61,7 +61,7 @@ def test_the_gradient_is_clipped_to_the_limit(store: Path, tmp_path: Path) -> No
     for limit in (None, 0.05):
         trainer = start(config(store, train={"steps": 1, "clip": limit}), tmp_path / f"run{limit}")
 
-        def keep(multiplier: float, step: int, trainer: Trainer = trainer) -> None:
+        def keep(*_: float, trainer: Trainer = trainer) -> None:
             squares = [p.grad.square().sum() for p in trainer.model.parameters() if p.grad is not None]
             norms.append(float(sum(squares)) ** 0.5)
 

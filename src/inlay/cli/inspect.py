@@ -1,5 +1,6 @@
-"""`inlay inspect`: what a model is made of, what rows a store gives, what a store holds."""
+"""`inlay inspect`: what a model is made of, what rows a store gives, what a store holds, what a run will do."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -87,6 +88,35 @@ def stats(store: str, /, *overrides: Tail, as_json: Json = False) -> None:
     from inlay.data.stats import print_stats
 
     print_stats(store, as_json, list(overrides))
+
+
+def plan(*overrides: Tail, config: Path | None = None, as_json: Json = False) -> None:
+    """What a training run will do, one row a stage: steps, tokens, rows, learning rates, epochs of its data.
+
+    Example: inlay inspect plan train.tokens=50000000 data.path=STORE
+
+    Parameters
+    ----------
+    overrides
+        Training options as for `inlay train`; without data.path nothing is said about the data.
+    config
+        Start from this file, such as RUN/config.yaml, in place of the defaults.
+    as_json
+        One JSON object.
+    """
+    from inlay.config import validate
+    from inlay.config.compose import apply_overrides, compose
+    from inlay.config.yaml_file import load_yaml
+
+    options = list(overrides)
+    has_data = config is not None or any(text.lstrip("+").startswith(("data=", "data.")) for text in options)
+    if not has_data:
+        options.append("data.path=none")
+    data = compose("train", options) if config is None else apply_overrides(load_yaml(config), options)
+    from inlay.train.config import TrainRun
+    from inlay.train.plan_table import print_plan
+
+    print_plan(validate(TrainRun, data, where=str(config or "command line")), has_data, as_json)
 
 
 def spans(

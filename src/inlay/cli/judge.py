@@ -65,22 +65,30 @@ def evaluate(
         print_table(result)
 
 
-def report(first: str, /, *more: Tail, out: Path | None = None) -> None:
-    """One or more runs as a single HTML page: loss curves, what they score, samples.
+def report(first: str, /, *more: Tail, out: Path | None = None, as_json: Json = False) -> None:
+    """One run as an HTML page, or several compared: losses with intervals, curves, speed, samples, what was different.
 
     Parameters
     ----------
     first
-        A run directory.
+        A run directory, a checkpoint of one, or a folder of runs such as a sweep. The first run is what the others are
+        compared with.
     more
-        Further run directories to compare with it, and out=FILE.
+        Further ones, and out=FILE.
     out
-        The page to write; by default report.html in the run directory, or here for several runs.
+        The page to write; by default report.html in the run directory (or in the one folder of runs), or here.
+    as_json
+        The numbers as one JSON object on standard output, in place of the path and the table.
     """
-    from inlay.evaluate.report import write_report
+    from inlay.evaluate.report import report as write_report
+    from inlay.evaluate.report_numbers import numbers, print_comparison
 
     given, others = take(more, "out")
     place = Path(given) if given is not None else out.expanduser() if out is not None else None
-    if place is None:
-        place = Path("report.html") if others else Path(first) / "report.html"
-    print(write_report([first, *others], str(place)))
+    page, comparison = write_report([first, *others], place)
+    if as_json:
+        print(json.dumps({"page": page, **numbers(comparison)}, allow_nan=False))
+        return
+    print(page)
+    if sum(len(entry.runs) for entry in comparison.entries) > 1:
+        print_comparison(comparison)

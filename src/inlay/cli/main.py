@@ -1,14 +1,15 @@
 """`inlay`: parses the command line, calls the verb, and turns every error into one line and an exit status.
 
 0 is success, 1 a failure while working, 2 bad input, 130 an interrupt (Ctrl-C), 141 a reader that closed the pipe. No
-error shows a traceback unless `--debug` is given.
+error shows a traceback unless `--debug` is given. Of the processes that torchrun has started one prints an error that
+all of them meet.
 """
 
 import os
 import sys
 from collections.abc import Sequence
 
-from inlay.config.errors import InlayError
+from inlay.config.errors import ConfigError, InlayError
 
 DEBUG = "--debug"
 
@@ -24,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None and words[:1] and words[0] in HEAVY and not {"--help", "-h"} & set(words):
         ensure_runtime()
     try:
+        _check_launch(words)
         status = _run(words)
         sys.stdout.flush()
         return status
@@ -39,6 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return _explain(error)
+
+
+def _check_launch(words: list[str]) -> None:
+    """Raises BadInput for a verb that would do in every process of torchrun what is done once."""
+    from inlay.cli.runtime import launched
+    from inlay.config.errors import BadInput
+
+    if launched(os.environ)[1] > 1 and words[:1] and words[0] != "train" and not words[0].startswith("-"):
+        raise BadInput(f"'inlay {words[0]}' is one process: start it without torchrun, which is for: inlay train")
 
 
 def _run(words: list[str]) -> int:
@@ -59,6 +70,8 @@ def _run(words: list[str]) -> int:
 def _explain(error: Exception) -> int:
     """Prints the one line of an error and returns its exit status."""
     if isinstance(error, InlayError):
+        if isinstance(error, ConfigError) and os.environ.get("LOCAL_RANK", "0") != "0":
+            return error.exit_status  # every process on this machine reads the same words and files
         return _fail(str(error), error.exit_status)
     if isinstance(error, MemoryError):
         return _fail("out of memory: take a smaller model, fewer rows or a shorter sequence", 1)
@@ -69,7 +82,8 @@ def _explain(error: Exception) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"inlay: {_one_line(message)}", file=sys.stderr)
+    if message:  # another process of the run has said the reason
+        print(f"inlay: {_one_line(message)}", file=sys.stderr, flush=True)
     return status
 
 

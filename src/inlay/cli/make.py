@@ -1,5 +1,6 @@
 """The verbs that make something: `demo`, `prepare`, `train`."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from inlay.cli.overrides import take
+from inlay.cli.runtime import launched
 
 Tail = Annotated[str, Parameter(show_default=False, negative=())]
 
@@ -64,7 +66,8 @@ def prepare(*overrides: Tail) -> None:
 def train(*overrides: Tail, config: Path | None = None) -> None:
     """Train a model on a token store, or go on with a run.
 
-    Examples: inlay train data.path=STORE train.minutes=5 out=RUN, and after a stop: inlay train resume=RUN
+    Examples: inlay train data.path=STORE train.minutes=5 out=RUN, and after a stop: inlay train resume=RUN;
+    on 8 GPUs: torchrun --nproc-per-node 8 -m inlay train data.path=STORE train.minutes=60 out=RUN
 
     Parameters
     ----------
@@ -79,19 +82,27 @@ def train(*overrides: Tail, config: Path | None = None) -> None:
 
     resumed, rest = take(overrides, "resume")
     if resumed is not None:
-        if rest or config is not None:
-            extra = " ".join([*rest, *([f"--config {config}"] if config is not None else [])])
+        # How a run is spread over processes decides none of its weights, and may change.
+        others = [override for override in rest if not override.startswith("parallel.")]
+        if others or config is not None:
+            extra = " ".join([*others, *([f"--config {config}"] if config is not None else [])])
             raise BadInput(f"a resumed run keeps its configuration: leave out {extra}, or start a new run")
         from inlay.train.run import resume
 
-        print(resume(resumed))
+        _print_once(resume(resumed, rest))
         return
     out, rest = take(rest, "out")
     data = compose("train", rest) if config is None else apply_overrides(load_yaml(config), rest)
     from inlay.train.config import TrainRun
     from inlay.train.run import train as run_train
 
-    print(run_train(validate(TrainRun, data, where=str(config or "command line")), out))
+    _print_once(run_train(validate(TrainRun, data, where=str(config or "command line")), out))
+
+
+def _print_once(result: object) -> None:
+    """Prints in one of the processes that torchrun has started."""
+    if launched(os.environ)[0] == 0:
+        print(result)
 
 
 def _text(path: Path | None) -> str | None:

@@ -8,7 +8,8 @@ the user has set:
 * `GOMP_SPINCOUNT`: how long an OpenMP thread spins at a barrier before it sleeps. By default it spins for milliseconds,
   which starves the others as soon as a neighbour uses a core; never spinning (`OMP_WAIT_POLICY=passive`) is slower on
   an idle machine.
-* `OMP_NUM_THREADS`: one for each physical core that this process may use, by its affinity and its control group.
+* `OMP_NUM_THREADS`: one for each physical core that this process may use, by its affinity and its control group;
+  where torchrun has started several processes on this machine, each gets its part of the cores.
 
 `INLAY_NO_REEXEC=1` leaves everything as it is. Only the entry points call `ensure_runtime`, never a library import.
 """
@@ -41,7 +42,8 @@ def ensure_runtime() -> None:
     environment = dict(os.environ)
     if not sys.platform.startswith("linux") or MARK in environment or environment.get(OPT_OUT, "") not in ("", "0"):
         return
-    changes = runtime_changes(environment, glibc=_is_glibc(), cores=available_cores())
+    cores = max(1, available_cores() // local_processes(environment))
+    changes = runtime_changes(environment, glibc=_is_glibc(), cores=cores)
     if not changes or not is_entry_point(sys.argv[0]):
         return
     sys.stdout.flush()
@@ -60,9 +62,23 @@ def runtime_changes(environment: Mapping[str, str], *, glibc: bool, cores: int) 
             changes["GLIBC_TUNABLES"] = tunables
     if not any(name in environment for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")):
         changes["GOMP_SPINCOUNT"] = SPIN_COUNT
-    if "OMP_NUM_THREADS" not in environment:
+    threads = environment.get("OMP_NUM_THREADS")
+    # torchrun sets 1 where the user has set nothing; what a user of it sets otherwise stays.
+    if threads is None or (threads == "1" and cores > 1 and local_processes(environment) > 1):
         changes["OMP_NUM_THREADS"] = str(cores)
     return changes
+
+
+def local_processes(environment: Mapping[str, str]) -> int:
+    """Processes of this run on this machine, as torchrun has put it into `environment`; 1 without it."""
+    count = environment.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, int(count)) if count.isdecimal() else 1
+
+
+def launched(environment: Mapping[str, str]) -> tuple[int, int]:
+    """(rank, processes) of the run that torchrun has started; (0, 1) without it."""
+    rank, world = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
+    return (int(rank), max(1, int(world))) if rank.isdecimal() and world.isdecimal() else (0, 1)
 
 
 def merge_tunables(current: str) -> str:

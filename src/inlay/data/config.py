@@ -40,7 +40,7 @@ class DataConfig(Config):
 
     path: str | None = None
     """Token store that `inlay prepare` wrote."""
-    sources: dict[str, SourceConfig] = {}
+    sources: dict[str, SourceConfig] = Field({})
     """Several stores by a name of your choice, in a mixture (`data=mixture`)."""
     workers: int = Field(0, ge=0)
     """Processes that make rows ahead of time; 0 makes them in line (about 1 % of a step on a CPU)."""
@@ -103,26 +103,25 @@ class DataConfig(Config):
             self._refuse(shares)
         if self.path is not None:
             return Rows(self.path, split, fim, length, seed, self.shortest_piece)
-        opened = {name: self.open_source(name, split, fim, length, seed) for name in self.sources}
+        opened = {name: self.open_source(name, split, self.fim_of(name, fim), length, seed) for name in self.sources}
         return MixedRows(opened, self.shares() if shares is None else shares)
 
     def open_source(self, name: str, split: str, fim: FimConfig, length: int, seed: int) -> Rows:
-        """The rows of one source of the mixture, with its own options. The main one has the rows it has alone; the
+        """The rows of one source of the mixture under `fim` (`fim_of`). The main one has the rows it has alone; the
         others have a seed of their own, for document 7 of two stores not to be cut alike."""
-        source, rate = self.sources[name], self.fim_rate(name, fim)
-        if rate != fim.rate:
-            fim = validate(FimConfig, {**fim.to_dict(), "rate": rate}, where=f"data.sources.{name}")
+        source = self.sources[name]
         if name != self.main_source:
             seed = Draws(seed, "source", name).integer(0, 1 << 32)
-        shortest = None if source.content == "english" and rate == 0.0 else self.shortest_piece
+        shortest = None if source.content == "english" and not source.fim_rate else self.shortest_piece
         return Rows(source.path, split, fim, length, seed, shortest)
 
-    def fim_rate(self, name: str, fim: FimConfig) -> float:
-        """The share of a source's pieces that become FIM examples."""
+    def fim_of(self, name: str, fim: FimConfig) -> FimConfig:
+        """The options of a run as they hold for one source: with its own `fim_rate`."""
         source = self.sources[name]
-        if source.fim_rate is not None:
-            return source.fim_rate
-        return 0.0 if source.content == "english" else fim.rate
+        rate = source.fim_rate if source.fim_rate is not None else 0.0 if source.content == "english" else fim.rate
+        if rate == fim.rate:
+            return fim
+        return validate(FimConfig, {**fim.to_dict(), "rate": rate}, where=f"data.sources.{name}")
 
     def check_shares(self, shares: Mapping[str, float]) -> None:
         """Whether a stage may have `shares`: each of a known source, positive, in sum 1. Raises ValueError."""

@@ -46,7 +46,7 @@ class LoaderState(Config):
     """Hash of the store's manifest, or of all stores of a mixture; resuming on another one is refused."""
     length: int = Field(0, ge=0)
     """Slots of the rows that were read; 0 before the first."""
-    sources: dict[str, SourceState] = {}
+    sources: dict[str, SourceState] = Field({})
     """Of a mixture: where each source stands."""
 
 
@@ -100,7 +100,7 @@ class Batch:
     remaining: np.ndarray
     after: LoaderState
     sources: np.ndarray
-    """uint8 [B], the one array by row: where each is from, counted as in the stream's `source_names`; 0 for one store"""
+    """uint8 [B]: the source of each row, counted as in the stream's `source_names`; 0 where there is one store"""
 
 
 class Rows:

@@ -14,11 +14,22 @@ import numpy as np
 import xxhash
 
 from inlay.config import BadInput
-from inlay.data.loader import LoaderState, Rows, SourceState
+from inlay.data.loader import Batch, LoaderState, Rows, SourceState
 from inlay.data.quota import PERIOD, pattern, quotas
 from inlay.data.rows import Row, RowMaker
 from inlay.data.supply import row_shares
+from inlay.fim.format import Kind, Region
 from inlay.text.tokenizer import Tokenizer
+
+
+_TEXT = (Region.TEXT, Region.PREFIX, Region.SUFFIX, Region.MIDDLE)
+
+
+def text_tokens(batch: Batch) -> np.ndarray:
+    """Tokens of text in each row of a batch, int64 [B]: what shares are shares of."""
+    targets = np.isin(batch.regions, _TEXT).sum(axis=1)
+    # The first token of plain text is nobody's target; what is cut begins with a sentinel.
+    return targets + ((batch.positions == 0) & (batch.kinds == Kind.L2R)).sum(axis=1)
 
 
 class MixedRows:

@@ -1,8 +1,8 @@
 """Which source each row of a mixture is from: a fixed pattern that repeats, so every row's source is known by number.
 
 The rule is Tijdeman's for the chairman assignment problem (Discrete Mathematics 32, 1980): with m sources, after any
-number of rows no source is further than 1 - 1 / (2 m - 2) rows from its quota, which is the best bound there is. Nothing
-is drawn. The (k + 1)-th row of a source may come no earlier and no later than that bound allows, and of the sources that
+number of rows no source is further than 1 - 1 / (2 m - 2) rows from its quota, which is the best bound there is.
+Nothing is drawn. A source's next row may come no earlier and no later than that bound allows, and of the sources that
 may come the one goes first whose limit is nearest.
 """
 

@@ -65,9 +65,7 @@ def check_sum(shares: Mapping[str, float], what: str) -> None:
         raise ValueError(f"{what} sum to {total:g}, not 1")
 
 
-def resolve(
-    asked: Mapping[str, float | None], english: frozenset[str], sizes: Mapping[str, int]
-) -> dict[str, float]:
+def resolve(asked: Mapping[str, float | None], english: frozenset[str], sizes: Mapping[str, int]) -> dict[str, float]:
     """The share of each source, of which `sizes` is tokens and `english` names those that hold English.
 
     What is not asked for is shared out by size. Where nothing is asked and there is code as well as English, English
@@ -117,10 +115,11 @@ def solve(supplies: Mapping[str, Supply], demands: Sequence[Demand]) -> list[Use
     slots = sum(demand.slots for demand in demands)
     fits = math.floor(slots * min(supplies[use.source].limit / wanted[use.source] for use in over))
     limits = {name: supply.limit / total for name, supply in supplies.items()}
+    instead = _nearest({use.source: use.share for use in uses}, limits)
     raise BadInput(
         f"the mixture cannot be had: {slots:,} tokens would read source '{worst.source}' {worst.epochs:.3g} times, and"
-        f" its max_epochs is {worst.max_epochs:g}; {_nearest({use.source: use.share for use in uses}, limits)}; with the"
-        f" shares asked for at most {fits:,} tokens; or raise data.sources.{worst.source}.max_epochs"
+        f" its max_epochs is {worst.max_epochs:g}; {instead}; with the shares asked for at most {fits:,} tokens; or"
+        f" raise data.sources.{worst.source}.max_epochs"
     )
 
 

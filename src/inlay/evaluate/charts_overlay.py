@@ -1,8 +1,8 @@
 """Many runs in one chart: lines told apart by colour, dashes, marker and a letter at their end, with bands for seeds.
 
-Colour is never the only difference, so that colour-blind readers and grey prints lose nothing: the letter at the end of
-a line is the run's on the whole page. Axes are linear (from 0 tokens; the plunge of the first steps is left out) or both
-logarithmic. As in `inlay.evaluate.charts` it is plain SVG whose colours are the stylesheet's business.
+Colour is never the only difference, so that colour-blind readers and grey prints lose nothing: the letter at the end
+of a line is the run's on the whole page. Axes are linear (from 0 tokens; the plunge of the first steps is left out) or
+both logarithmic. As in `inlay.evaluate.charts` it is plain SVG whose colours are the stylesheet's business.
 """
 
 import math
@@ -96,12 +96,13 @@ def overlay(title: str, x_title: str, y_title: str, lines: Sequence[Line], *, lo
 def marker(index: int, x: float, y: float, size: float = 3.2) -> Markup:
     """The sign of an entry: circle, square, triangle, diamond, triangle upside down, cross."""
     a = round(size, 1)
+    long, wide, tall = round(1.35 * a, 1), round(1.2 * a, 1), round(2.1 * a, 1)
     shapes = (
         f"M{x - a},{y}a{a},{a} 0 1 0 {2 * a},0a{a},{a} 0 1 0 {-2 * a},0z",
         f"M{x - a},{y - a}h{2 * a}v{2 * a}h{-2 * a}z",
-        f"M{x},{y - 1.25 * a:.1f}l{1.2 * a:.1f},{2.1 * a:.1f}h{-2.4 * a:.1f}z",
-        f"M{x},{y - 1.35 * a:.1f}l{1.35 * a:.1f},{1.35 * a:.1f}l{-1.35 * a:.1f},{1.35 * a:.1f}l{-1.35 * a:.1f},{-1.35 * a:.1f}z",
-        f"M{x},{y + 1.25 * a:.1f}l{1.2 * a:.1f},{-2.1 * a:.1f}h{-2.4 * a:.1f}z",
+        f"M{x},{y - 1.25 * a:.1f}l{wide},{tall}h{-2 * wide}z",
+        f"M{x},{y - long:.1f}l{long},{long}l{-long},{long}l{-long},{-long}z",
+        f"M{x},{y + 1.25 * a:.1f}l{wide},{-tall}h{-2 * wide}z",
         f"M{x - a},{y - a}l{2 * a},{2 * a}m0,{-2 * a}l{-2 * a},{2 * a}",
     )
     kind = (index + index // MARKERS) % MARKERS
@@ -131,14 +132,18 @@ class _Frame:
         x_high = max(one.points[-1][0] for one in lines)
         x_low = min(one.points[0][0] for one in lines) if log else 0.0
         x_high = x_high if x_high > x_low else x_low + 1.0
-        seen = [y for one in lines for x, y in one.points if log or x >= PLUNGE * x_high] or [one.points[-1][1] for one in lines]
+        seen = [y for one in lines for x, y in one.points if log or x >= PLUNGE * x_high] or [
+            one.points[-1][1] for one in lines
+        ]
         seen += [y for one in lines for x, low, high in one.band if log or x >= PLUNGE * x_high for y in (low, high)]
         low, high = min(seen), max(seen)
         margin = 0.04 * ((high - low) or abs(high) or 1.0)
         if not log:
             y_ticks = ticks(low - margin, high + margin, 5)
             x_ticks = [tick for tick in ticks(0.0, x_high, 5) if tick <= x_high]
-            return cls(x_low, x_high, min(low - margin, y_ticks[0]), max(high + margin, y_ticks[-1]), x_ticks, y_ticks, log)
+            return cls(
+                x_low, x_high, min(low - margin, y_ticks[0]), max(high + margin, y_ticks[-1]), x_ticks, y_ticks, log
+            )
         low, high = low / (1 + margin / abs(low)), high * (1 + margin / abs(high))
         return cls(x_low, x_high, low, high, log_ticks(x_low, x_high), log_ticks(low, high), log)
 
@@ -218,8 +223,11 @@ def _letters(lines: Sequence[Line], frame: _Frame) -> list[str]:
     for ((x, y), one), height in zip(ends, heights, strict=True):
         edge = WIDTH - RIGHT
         if edge - x > 3 or abs(height - y) > 3:
-            parts.append(f'<line class="leader c{one.index % COLOURS}" x1="{x + 3:.1f}" y1="{y}" x2="{edge + 6}" y2="{height:.1f}"/>')
-        parts.append(f'<text class="letter c{one.index % COLOURS}" x="{edge + 9}" y="{height + 4.3:.1f}">{one.letter}</text>')
+            ends_at = f'x1="{x + 3:.1f}" y1="{y}" x2="{edge + 6}" y2="{height:.1f}"'
+            parts.append(f'<line class="leader c{one.index % COLOURS}" {ends_at}/>')
+        parts.append(
+            f'<text class="letter c{one.index % COLOURS}" x="{edge + 9}" y="{height + 4.3:.1f}">{one.letter}</text>'
+        )
     return parts
 
 

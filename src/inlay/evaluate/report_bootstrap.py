@@ -1,9 +1,9 @@
 """Intervals of held-out losses and of their differences: a percentile bootstrap (Efron 1979) over documents.
 
-A loss is a ratio of sums over documents, so whole documents are drawn and both sums follow. Two runs that were asked for
-the same tokens are drawn together: what makes a document hard for both drops out of their difference. The interval says
-how another choice of held-out documents would move a number; it knows nothing of another training seed. Under some ten
-documents it is too narrow, so their count is shown beside it.
+A loss is a ratio of sums over documents, so whole documents are drawn and both sums follow. Two runs that were asked
+for the same tokens are drawn together: what makes a document hard for both drops out of their difference. The interval
+says how another choice of held-out documents would move a number; it knows nothing of another training seed. Under some
+ten documents it is too narrow, so their count is shown beside it.
 """
 
 import math
@@ -44,7 +44,7 @@ class Interval:
 def loss_interval(sums: Sums, unit: Unit, resamples: int = RESAMPLES) -> Interval | None:
     """The interval of a loss; None with a single document, or where the unit cannot be had."""
     nats, weights = _ratio(sums, unit)
-    return _interval(nats, weights, resamples)
+    return ratio_interval(nats, weights, resamples)
 
 
 def difference_interval(sums: Sums, reference: Sums, unit: Unit, resamples: int = RESAMPLES) -> Interval | None:
@@ -55,7 +55,7 @@ def difference_interval(sums: Sums, reference: Sums, unit: Unit, resamples: int 
     if sums.digest != reference.digest:
         raise ValueError("runs that were asked for different tokens are not paired")
     (nats, weights), (before, _) = _ratio(sums, unit), _ratio(reference, unit)
-    return _interval(nats - before, weights, resamples)
+    return ratio_interval(nats - before, weights, resamples)
 
 
 def mean_of(members: list[Sums]) -> Sums:
@@ -73,13 +73,8 @@ def mean_of(members: list[Sums]) -> Sums:
     )
 
 
-def _ratio(sums: Sums, unit: Unit) -> tuple[np.ndarray, np.ndarray]:
-    if unit == "nats":
-        return sums.nats, sums.targets
-    return sums.text_nats, sums.bytes * math.log(2.0)
-
-
-def _interval(values: np.ndarray, weights: np.ndarray, resamples: int) -> Interval | None:
+def ratio_interval(values: np.ndarray, weights: np.ndarray, resamples: int = RESAMPLES) -> Interval | None:
+    """The interval of sum(values) / sum(weights), both [D], a document each; None with fewer than two documents."""
     counted = weights > 0.0
     values, weights = values[counted], weights[counted]
     if len(weights) < 2:
@@ -87,6 +82,12 @@ def _interval(values: np.ndarray, weights: np.ndarray, resamples: int) -> Interv
     counts = _counts(len(weights), resamples)
     low, high = np.percentile((counts @ values) / (counts @ weights), [2.5, 97.5])
     return Interval(float(values.sum() / weights.sum()), float(low), float(high), len(weights))
+
+
+def _ratio(sums: Sums, unit: Unit) -> tuple[np.ndarray, np.ndarray]:
+    if unit == "nats":
+        return sums.nats, sums.targets
+    return sums.text_nats, sums.bytes * math.log(2.0)
 
 
 @lru_cache(maxsize=8)

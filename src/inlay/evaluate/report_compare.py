@@ -78,9 +78,7 @@ def compare(runs: Sequence[RunData]) -> Comparison:
     entries = entries_of(runs)
     kinds = _kinds(runs)
     same_text = _same(runs, lambda run: run.tokenizer) and _same(runs, lambda run: run.store)
-    losses = {
-        kind: {unit: _losses(entries, kind, unit, same_text) for unit in LOGGED} for kind, _ in kinds
-    }
+    losses = {kind: {unit: _losses(entries, kind, unit, same_text) for unit in LOGGED} for kind, _ in kinds}
     differing, shared = split_keys([entry.runs[0].config for entry in entries if not entry.runs[0].unreadable])
     readable = [not entry.runs[0].unreadable for entry in entries]
     differing = [(key, _spread(texts, readable)) for key, texts in differing]
@@ -206,15 +204,14 @@ def _at_equal(
     entries: list[Entry], kinds: list[tuple[str, str]], axis: str
 ) -> tuple[float, dict[str, dict[str, float]]] | None:
     """Bits per byte at the largest number of tokens (or seconds) that every entry has been validated at."""
+
     def curves(entry: Entry, kind: str) -> list[Any]:
         name = f"validation/{kind}/bpb"
         return [(run.curves if axis == "tokens" else run.times).get(name, []) for run in entry.complete]
 
     if not kinds:
         return None
-    ends = [
-        min((curve[-1][0] for curve in curves(entry, kinds[0][0]) if curve), default=0.0) for entry in entries
-    ]
+    ends = [min((curve[-1][0] for curve in curves(entry, kinds[0][0]) if curve), default=0.0) for entry in entries]
     ends = [end for end in ends if end > 0.0]
     if len(ends) < 2:
         return None
@@ -232,8 +229,8 @@ def _notices(runs: Sequence[RunData], entries: list[Entry], kinds: list[tuple[st
     found = []
     if not _same(runs, lambda run: run.tokenizer):
         found.append(
-            "The runs have different tokenizers: a token is not the same amount of text, so losses are compared in bits per"
-            " byte only, and differences have no interval."
+            "The runs have different tokenizers: a token is not the same amount of text, so losses are compared in bits"
+            " per byte only, and differences have no interval."
         )
     elif not _same(runs, lambda run: run.store):
         found.append(
@@ -242,19 +239,27 @@ def _notices(runs: Sequence[RunData], entries: list[Entry], kinds: list[tuple[st
         )
     elif kinds and any(not same_rows(entry, entries[0], kinds[0][0]) for entry in entries if _has(entry, kinds[0][0])):
         found.append(
-            "The runs were not validated on the same rows (their number, length or cuts differ, or nothing tells that they"
-            " are the same): losses do not compare exactly, and no differences are given for those."
+            "The runs were not validated on the same rows (their number, length or cuts differ, or nothing tells that"
+            " they are the same): losses do not compare exactly, and no differences are given for those."
         )
     ends = {entry.letter: max((run.tokens or 0) for run in entry.runs) for entry in entries if _has(entry, "l2r")}
     if ends and max(ends.values()) - min(ends.values()) > TOKENS_APART * max(ends.values()):
         found.append(
-            "The runs saw different numbers of tokens: final losses are not at the same point of training; see the table"
-            " at equal tokens."
+            "The runs saw different numbers of tokens: final losses are not at the same point of training; see the"
+            " table at equal tokens."
         )
-    missing = [f"{_who(entries, run)}: {run.no_intervals}" for run in runs if run.no_intervals]
-    if missing:
-        found.append(f"No intervals can be had for {'; '.join(missing)}.")
-    found += [f"{_who(entries, run)}: {run.unreadable}; it is compared without its configuration." for run in runs if run.unreadable]
+    reasons: dict[str, list[str]] = {}
+    for run in runs:
+        if run.no_intervals:
+            reasons.setdefault(run.no_intervals, []).append(_who(entries, run))
+    for reason, names in reasons.items():
+        whose = "any of these runs" if len(names) == len(runs) else ", ".join(names)
+        found.append(f"No intervals can be had for {whose}: {reason}.")
+    found += [
+        f"{_who(entries, run)}: {run.unreadable}; it is compared without its configuration."
+        for run in runs
+        if run.unreadable
+    ]
     for entry in entries:
         found += [
             f"{_who(entries, run)} ended at step {run.step or 0} and is not in the mean of {entry.letter}."

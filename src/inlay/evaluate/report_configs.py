@@ -61,7 +61,7 @@ def but_for_seed(config: Mapping[str, Any]) -> str:
 def validation_rows(config: Mapping[str, Any]) -> str:
     """What decides which held-out rows are validated on, beside the store: equal for runs that used the same.
 
-    Validation is always cut from pieces, at rate 1 and with seed 0, so rate, level and seed of the training play no part.
+    Validation is always cut from pieces, at rate 1 and with seed 0: rate, level and seed of training play no part.
     """
 
     def group(name: str) -> Mapping[str, Any]:

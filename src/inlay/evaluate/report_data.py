@@ -103,8 +103,8 @@ class RunData:
 def load_run(path: str | Path, *, strict: bool = True) -> RunData:
     """Reads the run directory at `path`.
 
-    Raises BadInput when there is none, or with `strict` when its configuration is unreadable; without, `unreadable` says
-    why.
+    Raises BadInput when there is none, or with `strict` when its configuration is unreadable; without, `unreadable`
+    says why.
     """
     run = RunDir.open(path)
     config: dict[str, Any] = {}
@@ -115,7 +115,7 @@ def load_run(path: str | Path, *, strict: bool = True) -> RunData:
         if strict:
             raise
         unreadable = str(error)
-    lines = list(_lines(run.metrics_file))
+    lines = list(json_lines(run.metrics_file))
     rows = _metrics(lines)
     last = rows[-1] if rows else {}
     record = _record(run)
@@ -148,7 +148,7 @@ def load_run(path: str | Path, *, strict: bool = True) -> RunData:
     )
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSON-lines file; a line that a kill left half written is passed over."""
     if not path.is_file():
         return
@@ -245,22 +245,20 @@ def _tokenizer_hash(run: RunDir) -> str | None:
     return content.hexdigest()[:16] if files else None
 
 
-def _validated(
-    run: RunDir, rows: list[dict[str, Any]], curves: dict[str, list[Point]]
-) -> tuple[Validated | None, str]:
+def _validated(run: RunDir, rows: list[dict[str, Any]], curves: dict[str, list[Point]]) -> tuple[Validated | None, str]:
     """The sums by document, if they say what the log says; else why there are none."""
     steps = [row["step"] for row in rows if any(_is_loss(name) for name in row)]
     if not steps:
         return None, ""
     found = read_validation(run.path)
     if found is None:
-        return None, "it left no readable validation.json (runs of older versions have none)"
+        return None, "no readable validation.json (runs of older versions have none)"
     if found.step != steps[-1]:
-        return None, f"its validation.json is of step {found.step}, its last validation of step {steps[-1]}"
+        return None, "validation.json is not of the last validation in the log"
     for kind, sums in found.kinds.items():
         logged = curves.get(f"validation/{kind}/loss")
         if logged and abs(sums.nats_per_token - logged[-1][1]) > 1e-3 * abs(logged[-1][1]):
-            return None, f"its validation.json does not add up to the {kind} loss in its log"
+            return None, f"validation.json does not add up to the {kind} loss in the log"
     return found, ""
 
 
@@ -273,7 +271,7 @@ def _samples(path: Path) -> list[dict[str, Any]]:
     needed = ("step", "doc", "path", "category", "order", "prefix", "suffix", "gold", "middle", "stopped", "exact")
     found = {
         tuple(sample[name] for name in ("step", "doc", "category", "order", "gold", "prefix")): sample
-        for sample in _lines(path)
+        for sample in json_lines(path)
         if all(name in sample for name in needed)
     }
     return sorted(found.values(), key=lambda sample: sample["step"])

@@ -1,10 +1,9 @@
 """What a comparison has in its rows: single runs, and runs of one recipe with several seeds as one.
 
-Each entry has a letter, which stands for it on the whole page, in the order the runs were given. Names are made distinct by
-the folders above them.
+Each entry has a letter, which stands for it on the whole page, in the order the runs were given. Names are made
+distinct by the folders above them.
 """
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -66,7 +65,9 @@ def entries_of(runs: Sequence[RunData]) -> list[Entry]:
         else:
             members.append(at)
     titles = [_group_name([names[at] for at in members]) for members in groups.values()]
-    titles = [title if titles.count(title) == 1 else names[m[0]] for title, m in zip(titles, groups.values(), strict=True)]
+    titles = [
+        title if titles.count(title) == 1 else names[m[0]] for title, m in zip(titles, groups.values(), strict=True)
+    ]
     return [
         Entry(letter(index), title, index, tuple(runs[at] for at in members))
         for index, (title, members) in enumerate(zip(titles, groups.values(), strict=True))
@@ -131,4 +132,7 @@ def _group_name(names: list[str]) -> str:
     bare = {_SEED.sub("", name) for name in names}
     if len(bare) == 1 and (found := bare.pop().strip("-_. /")):
         return found
-    return os.path.commonprefix(names).rstrip("-_. 0123456789/") or names[0]
+    same = next(
+        (at for at, letters in enumerate(zip(*names, strict=False)) if len(set(letters)) > 1), min(map(len, names))
+    )
+    return names[0][:same].rstrip("-_. 0123456789/") or names[0]

@@ -1,68 +1,59 @@
-"""What the report says and in which order: turns runs into the plain values that the template lays out.
+"""The page of one run: what it says and in which order, as the plain values that the template lays out.
 
-With one run a colour means a kind of text; with several it means a run, and each kind has a chart of its own. Samples
-are the first of the evaluation's fixed list, right or wrong. Everything that comes from a run is text to be escaped.
+A colour means a kind of text. Samples are the first of the evaluation's fixed list, right or wrong. Everything that
+comes from a run is text to be escaped. Several runs have a page of another sort, `inlay.evaluate.report_compare_page`.
 """
 
-from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
-from inlay import __version__
 from inlay.evaluate.charts import Chart, Series, amount, line_chart
 from inlay.evaluate.metrics import METRICS
+from inlay.evaluate.report_compare import KINDS
 from inlay.evaluate.report_data import RunData
+from inlay.evaluate.report_text import (
+    ORDER_TITLES,
+    STOP_TITLES,
+    duration,
+    first_lines,
+    last_lines,
+    render,
+    size,
+)
 from inlay.evaluate.table import COLUMNS, category_title, format_score, gold_lines
 
 SHOWN_SAMPLES = 16
 PREFIX_LINES, SUFFIX_LINES = 7, 5
-KINDS = (
-    ("l2r", "left to right"),
-    ("spm_middle", "middle, SPM"),
-    ("psm_middle", "middle, PSM"),
-    ("spm_v2_middle", "middle, SPM v2"),
-    ("spm", "whole row, SPM"),
-    ("psm", "whole row, PSM"),
-    ("spm_v2", "whole row, SPM v2"),
-)
 TRAINING_COLOUR = 7
-ORDER_TITLES = {"spm": "SPM", "psm": "PSM", "spm_v2": "SPM v2"}
-STOP_TITLES = {
-    "eot": "stopped by itself",
-    "limit": "did not stop",
-    "sentinel": "stopped at a stray token",
-    "deadline": "out of time",
-}
 
 
-def render_page(runs: list[RunData]) -> str:
+def render_page(run: RunData) -> str:
     """The page as HTML text."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = resources.files("inlay.evaluate").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    names = _distinct([run.name for run in runs])
-    return environment.from_string(template).render(
-        title=" · ".join(names),
-        single=len(runs) == 1,
-        runs=[
-            {
-                "name": name,
-                "colour": index % 7,
-                "facts": facts(run),
-                "config": run.config_text,
-                "sources": _sources(run),
-            }
-            for index, (name, run) in enumerate(zip(names, runs, strict=True))
-        ],
-        warnings=[line for run in runs for result in run.evaluations.values() for line in gold_lines(result["gold"])],
-        headline=_headline(runs[0]) if len(runs) == 1 else [],
-        charts=_charts(runs, names),
-        evaluations=_evaluations(runs, names),
+    return render(
+        "report.html.jinja",
+        title=run.name,
+        facts=facts(run),
+        sources=_sources(run),
+        config=run.config_text,
+        warnings=[line for result in run.evaluations.values() for line in gold_lines(result["gold"])] + troubles(run),
+        headline=_headline(run),
+        charts=_charts(run),
+        evaluations=[_task(task, result) for task, result in run.evaluations.items()],
         meanings=[(metric.title, metric.meaning) for metric in METRICS if metric.name in dict(COLUMNS)],
-        samples=_samples(runs[0]),
-        progress=_progress(runs[0]),
-        version=__version__,
+        samples=_samples(run),
+        progress=_progress(run),
     )
+
+
+def troubles(run: RunData) -> list[str]:
+    """What is wrong with a run, a sentence each: values that are no numbers, and what its early warnings said."""
+    found = []
+    if run.nonfinite is not None:
+        found.append(f"{run.nonfinite[1]} is not a finite number at step {run.nonfinite[0]:,}")
+    for warning in run.warnings:
+        at = "" if warning.step is None else f" (step {warning.step:,})"
+        again = f", {warning.times} times" if warning.times > 1 else ""
+        found.append(f"{warning.rule}{at}{again}: {warning.text}")
+    return found
 
 
 def facts(run: RunData) -> list[tuple[str, str]]:
@@ -73,11 +64,13 @@ def facts(run: RunData) -> list[tuple[str, str]]:
     if run.tokens is not None:
         found.append((amount(run.tokens), "tokens seen"))
     if run.seconds is not None:
-        found.append((_duration(run.seconds), "of training"))
+        found.append((duration(run.seconds), "of training"))
+    if run.finished is False:
+        found.append((f"{run.step or 0:,} of {run.planned_steps:,}", "steps: not finished"))
     if run.corpus is not None:
         train, held_out = (run.corpus["splits"].get(name) or {} for name in ("train", "validation"))
         if train:
-            found.append((_megabytes(train.get("bytes", 0)), f"of code, {train.get('documents', 0):,} files"))
+            found.append((size(train.get("bytes", 0)), f"of code, {train.get('documents', 0):,} files"))
         if held_out:
             found.append(
                 (f"{len(held_out.get('repos') or {}):,}", f"packages held out, {held_out.get('documents', 0):,} files")
@@ -124,58 +117,30 @@ def _headline(run: RunData) -> list[dict[str, str]]:
     return made
 
 
-def _charts(runs: list[RunData], names: list[str]) -> list[Chart]:
+def _charts(run: RunData) -> list[Chart]:
     made: list[Chart | None] = []
-    if len(runs) == 1:
-        curves = runs[0].curves
-        kinds = [(key, title, colour) for colour, (key, title) in enumerate(KINDS)]
-        for unit, title, axis in (
-            ("bpb", "Held-out code, bits per byte", "bits per byte"),
-            ("loss", "Loss, nats per token", "nats per token"),
-        ):
-            # The middles are what infilling is about; whole rows are drawn thinner.
-            series = [
-                Series(name, curves.get(f"validation/{key}/{unit}", []), colour, faint=name.startswith("whole"))
-                for key, name, colour in kinds
-            ]
-            if unit == "loss":
-                series.insert(0, Series("training rows", curves.get("train/loss", []), TRAINING_COLOUR, faint=True))
-            made.append(line_chart(title, axis, series))
-    else:
-        wanted = [
-            (f"validation/{key}/{unit}", f"Held-out, {title}, {axis}", axis)
-            for unit, axis in (("bpb", "bits per byte"), ("loss", "nats per token"))
-            for key, title in KINDS[:4]
+    kinds = [(key, title, colour) for colour, (key, title) in enumerate(KINDS)]
+    for unit, title, axis in (
+        ("bpb", "Held-out code, bits per byte", "bits per byte"),
+        ("loss", "Loss, nats per token", "nats per token"),
+    ):
+        # The middles are what infilling is about; whole rows are drawn thinner.
+        series = [
+            Series(name, run.curves.get(f"validation/{key}/{unit}", []), colour, faint=name.startswith("whole"))
+            for key, name, colour in kinds
         ]
-        wanted.append(("train/loss", "Training loss, nats per token", "nats per token"))
-        for key, title, axis in wanted:
-            series = [
-                Series(name, run.curves.get(key, []), at % 7)
-                for at, (name, run) in enumerate(zip(names, runs, strict=True))
-            ]
-            made.append(line_chart(title, axis, series))
+        if unit == "loss":
+            series.insert(0, Series("training rows", run.curves.get("train/loss", []), TRAINING_COLOUR, faint=True))
+        made.append(line_chart(title, axis, series))
     return [chart for chart in made if chart is not None]
 
 
-def _evaluations(runs: list[RunData], names: list[str]) -> list[dict[str, Any]]:
-    """For each task: the plot of exact shares by category, and a table for each run and order."""
-    tasks = list(dict.fromkeys(task for run in runs for task in run.evaluations))
-    return [_task(task, runs, names) for task in tasks]
-
-
-def _task(task: str, runs: list[RunData], names: list[str]) -> dict[str, Any]:
-    pairs = [
-        (at, name, run.evaluations[task])
-        for at, (name, run) in enumerate(zip(names, runs, strict=True))
-        if task in run.evaluations
+def _task(task: str, result: dict[str, Any]) -> dict[str, Any]:
+    """The plot of exact shares by category, and a table for each order."""
+    lines = [
+        (ORDER_TITLES.get(order, order), number, result["slices"][order]["category"])
+        for number, order in enumerate(result["metrics"])
     ]
-    lines: list[tuple[str, int, dict[str, Any]]] = []
-    for at, name, result in pairs:
-        for number, order in enumerate(result["metrics"]):
-            if len(runs) == 1:
-                lines.append((ORDER_TITLES.get(order, order), number, result["slices"][order]["category"]))
-            elif order == _best_order(result):
-                lines.append((f"{name}, {ORDER_TITLES.get(order, order)}", at % 7, result["slices"][order]["category"]))
     categories = list(dict.fromkeys(category for _, _, scores in lines for category in scores))
     rows = [
         {
@@ -186,18 +151,17 @@ def _task(task: str, runs: list[RunData], names: list[str]) -> dict[str, Any]:
         }
         for category in categories
     ]
-    first = pairs[0][2]
     return {
         "name": task,
-        "n": first["n"],
-        "settings": first["settings"],
-        "gold": first["gold"],
+        "n": result["n"],
+        "settings": result["settings"],
+        "gold": result["gold"],
         "rows": rows,
         "legend": [(label, colour) for label, colour, _ in lines],
         "columns": [title for _, title in COLUMNS],
         "tables": [
             {
-                "title": (f"{name} · " if len(runs) > 1 else "") + ORDER_TITLES.get(order, order),
+                "title": ORDER_TITLES.get(order, order),
                 "open": order == _best_order(result),
                 "rows": [
                     (category_title(c), scores["exact"]["n"], _cells(scores))
@@ -205,7 +169,6 @@ def _task(task: str, runs: list[RunData], names: list[str]) -> dict[str, Any]:
                 ]
                 + [("all gaps", overall["exact"]["n"], _cells(overall))],
             }
-            for _, name, result in pairs
             for order, overall in _best_first(result)
         ],
     }
@@ -247,8 +210,8 @@ def _samples(run: RunData) -> list[dict[str, Any]]:
 
 
 def _sample(sample: dict[str, Any]) -> dict[str, Any]:
-    prefix, cut_before = _last_lines(sample["prefix"], PREFIX_LINES)
-    suffix, cut_after = _first_lines(sample["suffix"], SUFFIX_LINES)
+    prefix, cut_before = last_lines(sample["prefix"], PREFIX_LINES)
+    suffix, cut_after = first_lines(sample["suffix"], SUFFIX_LINES)
     return {
         "path": sample["path"],
         "category": category_title(sample["category"]),
@@ -301,29 +264,3 @@ def _best_order(result: dict[str, Any]) -> str:
 def _best_first(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     best = _best_order(result)
     return sorted(result["metrics"].items(), key=lambda item: item[0] != best)
-
-
-def _last_lines(text: str, count: int) -> tuple[str, bool]:
-    lines = text.split("\n")
-    return "\n".join(lines[-count:]), len(lines) > count
-
-
-def _first_lines(text: str, count: int) -> tuple[str, bool]:
-    lines = text.split("\n")
-    return "\n".join(lines[:count]), len(lines) > count
-
-
-def _distinct(names: list[str]) -> list[str]:
-    return [name if names.count(name) == 1 else f"{name} ({at + 1})" for at, name in enumerate(names)]
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"

@@ -1,7 +1,7 @@
 """Which runs a report is about: run directories, checkpoints of one (the run is meant), and folders of runs (a sweep).
 
-A folder stands for the runs inside it, in the order of its `sweep.yaml` where it has one (the first arm is what the others
-are compared with), else by name with numbers as numbers. It refuses what holds no run.
+A folder stands for the runs inside it, in the order of its `sweep.yaml` where it has one (the first arm is what the
+others are compared with), else by name with numbers as numbers. It refuses what holds no run.
 """
 
 import re

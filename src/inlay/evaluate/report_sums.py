@@ -5,7 +5,7 @@
 
 It is that of the last validation, as sums for each document that its rows hold a piece of: pieces of one document
 resemble each other, so documents, not rows, are what a bootstrap may draw. `documents` of a kind numbers the ids above;
-nats per token is sum(nats) / sum(targets), bits per byte is sum(text_nats) / (ln 2 * sum(bytes)). `digest` tells whether
+nats per token is sum(nats) / sum(targets), bits per byte sum(text_nats) / (ln 2 * sum(bytes)). `digest` tells whether
 another run was asked for the very same tokens of the same documents, without which two runs are not paired.
 """
 
@@ -61,7 +61,12 @@ class Validated:
 
 
 def sums_by_document(
-    documents: np.ndarray, targets: np.ndarray, nats: np.ndarray, sizes: np.ndarray, chosen: np.ndarray, text: np.ndarray
+    documents: np.ndarray,
+    targets: np.ndarray,
+    nats: np.ndarray,
+    sizes: np.ndarray,
+    chosen: np.ndarray,
+    text: np.ndarray,
 ) -> dict[str, Any]:
     """The entry of one kind, from its slots [N] in the order of the rows.
 
@@ -126,5 +131,5 @@ def _sums(entry: dict[str, Any], ids: tuple[str, ...]) -> Sums:
     if not all(np.isfinite(column).all() for column in columns) or not (columns[1] > 0).all():
         raise ValueError("a sum is not a number")
     # The ids belong to what is asked: the same tokens of other documents are another question.
-    digest = xxhash.xxh3_64_hexdigest("\n".join([str(entry["digest"]), *documents]))
+    digest = xxhash.xxh3_64_hexdigest("\n".join([str(entry["digest"]), *documents]).encode())
     return Sums(digest, documents, *columns)

@@ -112,11 +112,13 @@ def open_model(
     run, candidates = candidate_checkpoints(path)
     config = run.load_config()
     own_family, orders, own_length = _context(config, str(run.config_file))
+    tokenizer = Tokenizer.load(run.tokenizer)
+    folder, record, skipped = checkpoint.newest_good(candidates, checkpoint.WEIGHTS)
+    # A run with stages was trained on rows of another length by then, with the rotary embedding that is in `model`.
+    own_length = int(record.get("sequence_length", own_length))
     for name, asked, own in (("family", family, own_family), ("sequence_length", sequence_length, own_length)):
         if asked not in (None, own):
             raise BadInput(f"{name} = {asked}: '{target}' was trained with {own}; leave {name} out")
-    tokenizer = Tokenizer.load(run.tokenizer)
-    folder, record, skipped = checkpoint.newest_good(candidates, checkpoint.WEIGHTS)
     for line in skipped:
         print(f"inlay: {line}", file=sys.stderr)
     model = read_checkpoint(folder, record)

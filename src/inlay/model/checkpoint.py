@@ -100,7 +100,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         yield len(text).to_bytes(8, "little") + text
         for name in order:
             flat = tensors[name].detach().cpu().contiguous().reshape(-1)
-            yield memoryview(flat.view(torch.uint8).numpy())
+            yield flat.view(torch.uint8).numpy().data
 
     if sys.byteorder != "little":
         raise InlayError("checkpoints are little-endian, and this machine is not: they cannot be written here")

@@ -31,6 +31,9 @@ class CallbackConfig(Config):
 class Callback:
     """Every method may be left out."""
 
+    name = ""
+    """Its name in the configuration, which the trainer gives it: checkpoints keep its state under it."""
+
     def start(self, trainer: "Trainer") -> None:
         """Before the first step, also of a resumed run."""
 
@@ -46,6 +49,13 @@ class Callback:
 
     def record(self, trainer: "Trainer", values: dict[str, Any]) -> None:
         """Somebody logged `values`, which hold step, tokens and seconds."""
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run has to know, as JSON; asked for at each checkpoint."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Takes back what `state` gave when the checkpoint was saved; before `start`."""
 
     def finish(self, trainer: "Trainer", completed: bool) -> None:
         """After the last step, or when the run is interrupted; also after an error, be it in `start`."""

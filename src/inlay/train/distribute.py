@@ -8,6 +8,7 @@ run around both.
 """
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from typing import cast
 
@@ -30,6 +31,8 @@ def shard(loss: nn.Module, model: Transformer, parallel: Parallel) -> None:
     and stays gathered from the first block to the last gradient. One block after the other moves to the device, so
     that it never holds the whole model.
     """
+    # Values that a block hands to later blocks are views, and nothing is changed in place.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(parallel.device.type, (parallel.world,))
     whole = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
     narrow = MixedPrecisionPolicy(
@@ -49,7 +52,7 @@ def replicate(loss: nn.Module) -> DistributedDataParallel:
 
     All copies begin with rank 0's weights. Gradients are views of what travels: one copy of them in memory, not two.
     """
-    return DistributedDataParallel(loss, broadcast_buffers=False, gradient_as_bucket_view=True)
+    return DistributedDataParallel(loss, gradient_as_bucket_view=True)
 
 
 @contextlib.contextmanager

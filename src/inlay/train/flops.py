@@ -48,9 +48,9 @@ PEAKS: tuple[tuple[tuple[str, ...], float], ...] = (
     (("mi300x",), 1.307e15),
     (("mi250x",), 383e12),
 )
-"""Parts of a device's name, in lower case, and its dense bfloat16 operations a second with fp32 sums, as the data sheets
-of NVIDIA and AMD give them (without sparsity; the MI250X as both its dies). The first entry of which all parts stand in
-the name counts."""
+"""Parts of a device's name, in lower case, and its dense bfloat16 operations a second with fp32 sums, as the data
+sheets of NVIDIA and AMD give them (without sparsity; the MI250X as both its dies). The first entry of which all parts
+stand in the name counts."""
 
 MEASURED_ROUNDS = 5
 

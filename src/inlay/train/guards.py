@@ -1,8 +1,8 @@
 """Early warnings as pure rules: what was seen goes in, a finding with a name comes out, or None.
 
 A rule stops a run only where no honest run can look like that; what may also be memorising, or odd data, is a warning.
-The numbers and their reasons stand beside each rule. `inlay.train.callbacks.guard` applies them while a run trains; they
-apply just as well to what a run has logged.
+The numbers and their reasons stand beside each rule. `inlay.train.callbacks.guard` applies them while a run trains;
+they apply just as well to what a run has logged.
 """
 
 import math
@@ -46,13 +46,14 @@ class Finding:
 WARN_SHARE = 0.7
 """Of the validation loss of the same kind. Training loss under it after several passes is memorising, as a rule."""
 STOP_SHARE = 0.5
-"""In the first pass over the data, where every row is new: training rows are then held-out rows too, and both losses agree
-within what two splits of one corpus differ (some per cent; a fifth with many forks on one side)."""
+"""In the first pass over the data, where every row is new: training rows are then held-out rows too, and both losses
+agree within what two splits of one corpus differ (some per cent; a fifth with many forks on one side)."""
 FLOOR_BITS_PER_BYTE = 0.1
 """Where nothing was held out: large models of code reach a quarter of a bit per byte on text they have not seen."""
 SMOOTHED = 5
 """Lines of the log (ten steps each) whose training losses are averaged; fewer than three say nothing yet."""
 FEWEST = 3
+LOOK = "look at the rows (inlay inspect rows), at the attention mask and at the loss"
 
 
 def nonfinite(values: Mapping[str, Any], step: int) -> Finding | None:
@@ -84,37 +85,36 @@ def impossible_loss(
     have seen them): otherwise the rule only warns.
     """
     recent = training[-SMOOTHED:]
-    if len(recent) < FEWEST:
-        return None
     for kind in Kind:
         name = kind.name.lower()
         losses = [float(line[f"train/loss_{name}"]) for line in recent if f"train/loss_{name}" in line]
-        held_out = validation.get(f"validation/{name}/loss")
         if len(losses) < FEWEST:
             continue
-        loss = sum(losses) / len(losses)
+        loss, held_out = sum(losses) / len(losses), validation.get(f"validation/{name}/loss")
         if held_out is None:
             bits = loss / (math.log(2.0) * bytes_per_token)
             if not validation and first_pass and bits < FLOOR_BITS_PER_BYTE:
                 return Finding(
                     "impossible_loss",
                     f"the training loss of {name} is {loss:.3f} nats a token, {bits:.3f} bits a byte, in the first pass"
-                    " over the data: no model reaches that on text it has not seen; look at the rows (inlay inspect"
-                    " rows), at masks and at the loss",
+                    f" over the data: no model reaches that on text it has not seen; {LOOK}",
                     stops=like_validation,
                 )
         elif loss < WARN_SHARE * held_out:
-            share = f"the training loss of {name}, {loss:.3f}, is {loss / held_out:.0%} of its validation loss {held_out:.3f}"
+            share = f"{loss / held_out:.0%} of its validation loss {held_out:.3f}"
             if first_pass and loss < STOP_SHARE * held_out:
                 return Finding(
                     "impossible_loss",
-                    f"{share} in the first pass over the data, where every row is new: training sees its targets, or the"
-                    " loss is computed otherwise than in validation; look at the rows (inlay inspect rows), at masks and"
-                    " at the loss",
+                    f"the training loss of {name}, {loss:.3f}, is {share} in the first pass over the data, where every"
+                    f" row is new: training sees its targets, or its loss is computed otherwise; {LOOK}",
                     stops=like_validation,
                 )
-            why = "validation is other text than training" if first_pass else "the run memorises what it has seen before"
-            return Finding("impossible_loss", f"{share}: {why}, or training sees its targets", stops=False)
+            why = "validation is other text" if first_pass else "the run memorises what it has seen before"
+            return Finding(
+                "impossible_loss",
+                f"the training loss of {name}, {loss:.3f}, is {share}: {why}, or training sees its targets",
+                stops=False,
+            )
     return None
 
 
@@ -127,8 +127,8 @@ LEAKED_MIDDLES = 0.5
 MISPLACED = 0.01
 
 COUNTS = ("followed", "misplaced", "own", "repeated", "long_middles", "readable")
-"""What `count_leaks` counts, in order: slots that another slot of their document follows; those whose target is not that
-slot's token; those whose target is their own token; those whose next token repeats theirs; middles of at least
+"""What `count_leaks` counts, in order: slots that another slot of their document follows; those whose target is not
+that slot's token; those whose target is their own token; those whose next token repeats theirs; middles of at least
 LONG_MIDDLE tokens; those of them that stand in their own context."""
 
 
@@ -171,8 +171,10 @@ def leaking_targets(counts: np.ndarray) -> Finding | None:
     followed, misplaced, own, repeated, long, readable = (int(count) for count in counts)
     if misplaced > MISPLACED * followed:
         if own - repeated > 0.5 * misplaced:
-            what = f"{own / followed:.0%} of targets are the input of their own slot ({repeated / followed:.1%} of tokens"
-            what += " repeat the one before): targets are not shifted"
+            what = (
+                f"{own / followed:.0%} of targets are the input of their own slot, where {repeated / followed:.1%} of"
+                " tokens repeat the one before: targets are not shifted"
+            )
         else:
             what = f"{misplaced / followed:.0%} of targets are not the token that follows their slot"
         return Finding("leaking_targets", f"{what}; look at the loader (inlay inspect rows)", stops=True)

@@ -43,9 +43,7 @@ class Meters:
     def take(self, parallel: Parallel | None = None) -> dict[str, float]:
         """The means since the last call, over the ranks of `parallel`, which call it together."""
         total = self.sums if parallel is None else self._total(parallel)
-        means = {
-            name: value / total[f"{name}|weight"] for name, value in total.items() if not name.endswith("|weight")
-        }
+        means = {name: value / total[f"{name}|weight"] for name, value in total.items() if not name.endswith("|weight")}
         self.sums = {}
         return means
 

@@ -14,8 +14,8 @@ from inlay.train.optimizer import route
 
 
 def groups_of(model: Transformer) -> dict[str, list[str]]:
-    """Names of parameters by the parts of a model whose training goes wrong in different ways: tables, the first, middle
-    and last block, gains and biases, and all matrices, so far as it has them."""
+    """Names of parameters by the parts of a model whose training goes wrong in different ways, so far as it has them:
+    the tables, the matrices of the first, middle and last block and of all, and the gains, biases and other vectors."""
     names = list(dict(model.named_parameters()))
     routed = route(model)
     last = len(model.blocks) - 1
@@ -23,9 +23,9 @@ def groups_of(model: Transformer) -> dict[str, list[str]]:
     groups = {
         "embedding": [name for name in names if name.startswith("embedding.")],
         "head": [name for name in names if name.startswith("head.")],
-        **{part: [n for n in names if n.startswith(f"blocks.{index}.")] for part, index in blocks.items()},
-        "gains": list(routed["vector"]),
+        **{part: [n for n in routed["matrix"] if n.startswith(f"blocks.{index}.")] for part, index in blocks.items()},
         "matrices": list(routed["matrix"]),
+        "vectors": list(routed["vector"]),
     }
     return {part: members for part, members in groups.items() if members}
 

@@ -127,7 +127,7 @@ class MicroBatchLoss(nn.Module):
                 hidden.flatten(0, 1), main.values.flatten(), main.weights.flatten(), main.scale
             )
         else:
-            deeper = self._deeper(model.mtp, hidden, main.values, context)
+            deeper = self.deeper(model.mtp, hidden, main.values, context)
             loss, each, later = self._two_tokens(hidden, deeper, main, mtp)
         if horizon is not None:
             added, error = self._horizon(hidden, horizon)
@@ -159,7 +159,7 @@ class MicroBatchLoss(nn.Module):
     def _cross_entropy(self, hidden: Tensor, targets: Tensor, weights: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         return cross_entropy(hidden, self.model.head_weight, targets, weights, scale, self.step)
 
-    def _deeper(self, mtp: MTP, hidden: Tensor, targets: Tensor, context: Context) -> Tensor:
+    def deeper(self, mtp: MTP, hidden: Tensor, targets: Tensor, context: Context) -> Tensor:
         """The hidden states [b, T, d] that predict the token after the next."""
         model = self.model
         # The token behind slot t is its target: `tokens` would show the last slot of a document the next document.
@@ -219,6 +219,14 @@ class Objectives:
         """Takes `compile` back."""
         self._loss.eager()
         self._compiled = False
+
+    @torch.no_grad()
+    def losses(self, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each token [n] fp32 exactly as training computes it, for probes: hidden [n, d], the whole head
+        [V, d], targets [n]."""
+        weights = torch.ones(len(hidden), device=hidden.device)
+        with settings() if self._compiled else contextlib.nullcontext():
+            return cross_entropy(hidden, weight, targets, weights, 1.0 / weights.sum(), self._loss.step)[1]
 
     def backward(self, batch: Batch, rows: int) -> Measured:
         """Adds the gradient of the whole loss on the batch of all ranks to that of the parameters, in micro-batches of

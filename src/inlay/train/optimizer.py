@@ -2,15 +2,15 @@
 `inlay.train.optimizers`.
 
 Every parameter belongs to exactly one class, by what it is: `matrix` (projections inside blocks), `embedding` (the
-input table, tied or not), `head` (an untied output matrix), `vector` (gains, biases, scalars, convolution kernels, a head
-to one number). Routing asserts that it covers the model exactly once and that tables are among the embeddings: an
+input table, tied or not), `head` (an untied output matrix), `vector` (gains, biases, scalars, convolution kernels, a
+head to one number). Routing asserts that it covers the model exactly once and that tables are among the embeddings: an
 embedding sent to Muon raises no error by itself anywhere else. What a class gets (rate, decay) is data:
 `OptimizerConfig.treatments`.
 """
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -33,6 +33,15 @@ class Treatment:
     """Peak learning rate."""
     decay: float
     """Decoupled weight decay: a step takes off rate x decay x weight."""
+
+
+class BlockRow(NamedTuple):
+    """Matrices of one shape inside a weight, and the factor of their rate."""
+
+    count: int
+    rows: int
+    columns: int
+    factor: float
 
 
 class OptimizerConfig(Config):
@@ -59,6 +68,11 @@ class OptimizerConfig(Config):
     @abstractmethod
     def treatments(self) -> dict[ParameterClass, Treatment]:
         """What each class gets."""
+
+    def blocks(self, model: nn.Module, matrices: dict[str, nn.Parameter]) -> dict[str, tuple[BlockRow, ...]]:
+        """The matrices that each of `matrices` (by name in `model`) is updated as; nothing for an optimizer that goes
+        element by element."""
+        return {}
 
     def notices(self) -> list[str]:
         """Lines the user should read before a run: what is allowed but looks like a mistake."""

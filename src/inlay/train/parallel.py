@@ -36,7 +36,7 @@ class ParallelConfig(Config):
     of the optimizer's state (FSDP2). `auto` is ddp under torchrun and one plain process without it."""
     shard: Literal["full", "grad"] = "full"
     """fsdp: `full` drops a block's gathered parameters after its forward pass and gathers them again for its backward
-    pass; `grad` keeps them in between, a third less traffic for the memory of the whole model in the activation type."""
+    pass; `grad` keeps them in between: a third less traffic, and the memory of the whole model in the activation type."""
     reduce: Literal["last", "each"] = "last"
     """Micro-batches after which gradients are summed over processes. `each` is for fsdp: no process then ever holds the
     whole gradient, at the price of that traffic for each micro-batch."""
@@ -157,20 +157,20 @@ class Parallel:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Leaves the group. Of errors that several ranks raise alike, one rank keeps it and the others get
         `Reported`: the user reads it once."""
-        if self.store is None:
-            return
         if error is None:
-            with contextlib.suppress(RuntimeError):  # the work is done, whatever happens to the others now
-                self.sum(np.zeros(1))  # nobody takes the group away while another still needs it
-            distributed.destroy_process_group()
+            if self.store is not None:
+                with contextlib.suppress(RuntimeError):  # the work is done, whatever happens to the others now
+                    self.sum(np.zeros(1))  # nobody takes the group away while another still needs it
+                distributed.destroy_process_group()
             return
-        if self.lost(error):
-            error = InlayError(f"{LOST} while it was starting or ending: see what the others say")
-            ours = True
-        elif not isinstance(error, (Reported, GeneratorExit, SystemExit)):
-            # The group stays until the process ends: taking it away may wait for work that will never be done.
-            if self.world > 1 and not self._says_first(str(error)):
-                raise Reported(_status(error)) from None
+        if isinstance(error, (Reported, GeneratorExit, SystemExit)):
+            return
+        # The group stays until the process ends: taking it away may wait for work that will never be done.
+        said: BaseException = InlayError(f"{LOST} while it was starting or ending") if self.lost(error) else error
+        if self.world > 1 and not self._says_first(str(said)):
+            raise Reported(_status(said)) from None
+        if said is not error:
+            raise said from None
 
     def _says_first(self, message: str) -> bool:
         """Whether no other rank has said `message` yet."""
@@ -192,7 +192,9 @@ def _started() -> tuple[int, int, int] | None:
     if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= set(missing):
         return None
     if missing:
-        raise BadInput(f"{' and '.join(missing)} is not set although other variables of torchrun are: start with {LAUNCH}")
+        raise BadInput(
+            f"{' and '.join(missing)} is not set although other variables of torchrun are: start with {LAUNCH}"
+        )
     rank, world, local = (int(os.environ[name]) for name in _VARIABLES[:3])
     return rank, world, local
 

@@ -139,6 +139,10 @@ class Plan:
             done += max(0, stop - stage.start) * stage.tokens_per_step
         return done
 
+    def remaining(self, step: int) -> float:
+        """Share of the run's tokens, in [0, 1], that is still to come when `step` steps are done."""
+        return 1.0 - self.tokens(step) / max(1, self.tokens(self.total_steps or UNPLANNED))
+
     def context(self, stage: Stage) -> int:
         """The longest rows that weights at `stage` have been trained on with its rotary embedding."""
         return max(before.sequence_length for before in self.stages[: stage.index + 1] if before.model == stage.model)

@@ -5,12 +5,15 @@ which a stage begins and ends. Narrow enough for 80 columns.
 """
 
 import io
+import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from inlay.text.store import TokenStore
+from inlay.data.config import DataConfig, check_supply
+from inlay.data.loader import Rows
+from inlay.data.mixture import MixedRows
 from inlay.train.config import TrainRun
 from inlay.train.plan import TIMED_STEPS, Plan, Stage
 from inlay.train.stage import rotary_label
@@ -22,16 +25,19 @@ WIDTH = 80
 
 
 @dataclass(frozen=True)
-class Use:
-    """What a stage takes of a source of rows."""
+class StageUse:
+    """What a stage, or the whole run, takes of a source of rows."""
 
-    stage: str
+    stage: str | None
+    """None for the whole run."""
     source: str
     share: float
-    """Of the stage's tokens."""
-    tokens: float
+    """Of the tokens of text of that stage."""
+    tokens: int
+    """Tokens of text."""
     epochs: float
     """How many times over the source is read for it."""
+    max_epochs: float | None
 
 
 @dataclass(frozen=True)
@@ -60,19 +66,27 @@ def stage_rows(plan: Plan) -> list[StageRow]:
     return [_row(plan, stage) for stage in plan.stages]
 
 
-def store_uses(path: str, plan: Plan) -> list[Use]:
-    """How many times over each stage reads the one store at `path`; nothing while the steps are not known.
+def stage_uses(data: DataConfig, plan: Plan, rows: Rows | MixedRows | None = None) -> list[StageUse]:
+    """What each stage takes of each source, and the run as a whole; nothing while its steps are not known.
 
-    Counted in slots, of which a few in a hundred stay empty: the epochs are the most there can be.
+    `rows`: the opened ones, which tell how much text a slot holds; without them a slot is taken for a token. Raises
+    BadInput with one line where a source would be read more often than it may be.
     """
     if plan.total_steps is None:
         return []
-    supply = TokenStore.open(path, verify=False).split("train").token_count
-    used = [(stage.name, plan.tokens(stage.stop or 0) - plan.tokens(stage.start)) for stage in plan.stages]
-    return [Use(name, path, 1.0, tokens, tokens / max(1, supply)) for name, tokens in used]
+    demand = [(plan.tokens(stage.stop or 0) - plan.tokens(stage.start), stage.shares) for stage in plan.stages]
+    parts: list[tuple[str | None, list[tuple[int, dict[str, float] | None]]]] = [(None, demand)]
+    if len(plan.stages) > 1:
+        parts = [(stage.name, [asked]) for stage, asked in zip(plan.stages, demand, strict=True)] + parts
+    check_supply(data, demand, rows)  # of the whole first: it tells what could be had
+    return [
+        StageUse(name, use.source, use.share, use.tokens, use.epochs, use.max_epochs)
+        for name, asked in parts
+        for use in check_supply(data, asked, rows)
+    ]
 
 
-def plan_dict(config: TrainRun, plan: Plan, uses: Sequence[Use] = ()) -> dict[str, Any]:
+def plan_dict(config: TrainRun, plan: Plan, uses: Sequence[StageUse] = ()) -> dict[str, Any]:
     """The plan as plain JSON types."""
     total = plan.total_steps
     return {
@@ -88,7 +102,21 @@ def plan_dict(config: TrainRun, plan: Plan, uses: Sequence[Use] = ()) -> dict[st
     }
 
 
-def plan_text(config: TrainRun, plan: Plan, uses: Sequence[Use] = ()) -> str:
+def print_plan(config: TrainRun, with_data: bool, as_json: bool) -> None:
+    """Prints the plan of a run to standard output: tables for people, or one JSON object.
+
+    `with_data`: whether to open its stores, and say how often they are read. Raises BadInput for stores or rows that
+    cannot be had, and for a mixture that the stores do not give.
+    """
+    plan = Plan(config)
+    uses: list[StageUse] = []
+    if with_data:
+        opened = [config.data.open("train", s.fim, s.sequence_length, config.seed, s.shares) for s in plan.stages]
+        uses = stage_uses(config.data, plan, opened[0])
+    print(json.dumps(plan_dict(config, plan, uses)) if as_json else plan_text(config, plan, uses))
+
+
+def plan_text(config: TrainRun, plan: Plan, uses: Sequence[StageUse] = ()) -> str:
     """The plan for people, in lines of at most 80 characters where no name is longer."""
     from rich.console import Console
 
@@ -224,24 +252,22 @@ def _notes(rows: list[StageRow], plan: Plan) -> list[str]:
             f"the time becomes steps after {TIMED_STEPS + 1} timed steps of stage '{rows[0].name}', at whose"
             " tokens/s all stages are reckoned"
         )
-    for row in rows:
-        if row.shares is not None:
-            parts = ", ".join(f"{name} {share:g}" for name, share in row.shares.items())
-            notes.append(f"mixture of {row.name}: {parts}")
     return notes
 
 
-def _use_table(uses: Sequence[Use]) -> "Table":
+def _use_table(uses: Sequence[StageUse]) -> "Table":
     from rich.box import SIMPLE
     from rich.table import Table
 
     table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column("  stage", overflow="fold")
+    table.add_column("  text of", overflow="fold", min_width=10)
     table.add_column("source", overflow="fold")
-    for title in ("share", "tokens", "epochs"):
+    for title in ("share", "tokens", "epochs", "at most"):
         table.add_column(title, justify="right", no_wrap=True)
     for use in uses:
-        table.add_row(f"  {use.stage}", use.source, f"{use.share:.1%}", compact(use.tokens), f"{use.epochs:,.2f}")
+        cells = (f"{use.share:.1%}", compact(use.tokens), f"{use.epochs:,.2f}")
+        most = "" if use.max_epochs is None else f"{use.max_epochs:g}"
+        table.add_row(f"  {use.stage or 'the run'}", use.source, *cells, most)
     return table
 
 

@@ -4,49 +4,71 @@ A run that starts from other weights saves them as its own checkpoint of step 0 
 needs the place they came from.
 """
 
+import os
 import shutil
+import time
 from collections.abc import Sequence
 
 from inlay.config import BadInput, InlayError, validate
+from inlay.config.compose import apply_overrides
 from inlay.config.files import disk_errors
 from inlay.config.run_dir import RunDir
 from inlay.model import checkpoint
 from inlay.text.store import TokenStore
 from inlay.train.config import TrainRun
+from inlay.train.parallel import Parallel
 from inlay.train.start import Start, check_tokenizer, read_start
 from inlay.train.trainer import Trainer
+
+SEEN_WITHIN = 30.0
+"""Seconds after which a run directory that rank 0 has made must be there for every rank."""
 
 
 def train(config: TrainRun, out: str | None = None) -> RunDir:
     """Trains a new run into `out` (default runs/train-DATE-TIME). Raises BadInput when it exists; see `Trainer`.
 
-    With `start_from` the run's configuration has the model of that place, whatever `config.model` is.
+    With `start_from` the run's configuration has the model of that place, whatever `config.model` is. On many processes
+    rank 0 makes the run directory, on a file system that all of them see.
     """
-    store, start = TokenStore.open(config.data.path), None
-    if config.start_from is not None:
-        start = read_start(config.start_from)
-        check_tokenizer(start, store)
-        # Validated again: options may not go together with this model.
-        config = validate(TrainRun, {**config.to_dict(), "model": start.model.to_dict()}, where="start_from")
-    run = RunDir.create(out, config)
-    begin(config, run, start)
+    with Parallel.join(config.parallel) as parallel:
+        start, made = None, None
+        with parallel.together():
+            store = TokenStore.open(config.data.path, verify=parallel.main)
+            if config.start_from is not None:
+                start = read_start(config.start_from)
+                check_tokenizer(start, store)
+                # Validated again: options may not go together with this model.
+                config = validate(TrainRun, {**config.to_dict(), "model": start.model.to_dict()}, where="start_from")
+            if parallel.main:
+                made = RunDir.create(out, config)
+        run = parallel.gather(made)[0]
+        _begin(config, run, parallel, start)
     return run
 
 
-def begin(config: TrainRun, run: RunDir, start: Start | None = None) -> None:
-    """Trains from the beginning in a run directory that was just created with `config`; `start` is what its
-    `start_from` offers, when the caller has read it."""
-    store = TokenStore.open(config.data.path, verify=False)
-    _copy_tokenizer(store, run)
-    if config.start_from is None:
-        Trainer(config, run).run_to_end()
+def begin(config: TrainRun, run: RunDir) -> None:
+    """Trains from the beginning in a run directory that was just created with `config`."""
+    with Parallel.join(config.parallel) as parallel:
+        _begin(config, run, parallel)
+
+
+def _begin(config: TrainRun, run: RunDir, parallel: Parallel, start: Start | None = None) -> None:
+    """`start` is what `config.start_from` offers, when the caller has read it."""
+    with parallel.together():
+        _wait_for(run)
+        store = TokenStore.open(config.data.path, verify=False)
+        if parallel.main:
+            _copy_tokenizer(store, run)
+        if config.start_from is not None:
+            start = start or read_start(config.start_from)
+            check_tokenizer(start, store)
+            if start.model != config.model:
+                at = f"start_from={config.start_from}"
+                raise BadInput(f"the model at {at} is not that of {run.config_file}: start a new run")
+    if start is None:
+        Trainer(config, run, parallel=parallel).run_to_end()
         return
-    start = start or read_start(config.start_from)
-    check_tokenizer(start, store)
-    if start.model != config.model:
-        raise BadInput(f"the model at start_from={config.start_from} is not that of {run.config_file}: start a new run")
-    trainer = Trainer(config, run, start.vocab_size)
-    start.fill(trainer.model)
+    trainer = Trainer(config, run, start.vocab_size, parallel, start.fill)
     trainer.save()
     trainer.run_to_end()
 
@@ -54,25 +76,42 @@ def begin(config: TrainRun, run: RunDir, start: Start | None = None) -> None:
 def resume(path: str, overrides: Sequence[str] = ()) -> RunDir:
     """Goes on with a run from its newest undamaged checkpoint, with the configuration that is in it.
 
+    `overrides` may change how it is spread over processes (`parallel.strategy=fsdp` ...): that decides no weight.
     Raises BadInput when there is no such run, when it is complete, or when its store or configuration is no longer the
     one it was trained with; InlayError when no checkpoint can be read; and what `Trainer.run_to_end` raises.
     """
-    if overrides:
-        raise BadInput(f"a resumed run keeps its configuration; to change it start a new one: {' '.join(overrides)}")
+    others = [override for override in overrides if not override.startswith("parallel.")]
+    if others:
+        raise BadInput(f"a resumed run keeps its configuration; to change it start a new one: {' '.join(others)}")
     run = RunDir.open(path)
-    config = validate(TrainRun, run.load_config(), where=str(run.config_file))
-    store = TokenStore.open(config.data.path)
-    if config.start_from is not None and not checkpoint.folders(run.path):
-        begin(config, run)  # killed before it had weights of its own
-        return run
-    trainer = Trainer(config, run, _vocab_size(run))
-    trainer.load()
-    if trainer.step == 0:  # it may have been killed before its tokenizer was there
-        _copy_tokenizer(store, run)
-    if trainer.total_steps is not None and trainer.step >= trainer.total_steps:
-        raise BadInput(f"the run {path} is complete: {trainer.step} of {trainer.total_steps} steps")
-    trainer.run_to_end()
+    data = apply_overrides(run.load_config(), overrides) if overrides else run.load_config()
+    config = validate(TrainRun, data, where=str(run.config_file))
+    with Parallel.join(config.parallel) as parallel:
+        with parallel.together():
+            store = TokenStore.open(config.data.path, verify=parallel.main)
+        if config.start_from is not None and not parallel.gather(bool(checkpoint.folders(run.path)))[0]:
+            _begin(config, run, parallel)  # killed before it had weights of its own
+            return run
+        trainer = Trainer(config, run, _vocab_size(run), parallel)
+        trainer.load()
+        with parallel.together():
+            if trainer.step == 0 and parallel.main:  # it may have been killed before its tokenizer was there
+                _copy_tokenizer(store, run)
+            if trainer.total_steps is not None and trainer.step >= trainer.total_steps:
+                raise BadInput(f"the run {path} is complete: {trainer.step} of {trainer.total_steps} steps")
+        trainer.run_to_end()
     return run
+
+
+def _wait_for(run: RunDir) -> None:
+    """Returns when this process sees the run, which on a network file system may be a moment after it was made."""
+    until = time.monotonic() + SEEN_WITHIN
+    while not run.config_file.is_file():
+        if time.monotonic() > until:
+            raise InlayError(
+                f"{run} is not there on {os.uname().nodename}: put runs where all machines see them (out=DIR)"
+            )
+        time.sleep(0.1)
 
 
 def _vocab_size(run: RunDir) -> int | None:

@@ -124,6 +124,11 @@ def override(key: str, value: Scalar) -> str:
     return f"{key}={value}"
 
 
+def point_overrides(values: Values) -> list[str]:
+    """The overrides of a point."""
+    return [override(key, value) for key, value in values.items()]
+
+
 def rounded(value: float, digits: int = 3) -> float:
     """`value` to so many significant digits: what stands in a name is what is trained."""
     return float(f"{value:.{digits - 1}e}") if math.isfinite(value) and value else value

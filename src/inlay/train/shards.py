@@ -2,12 +2,12 @@
 them.
 
 Muon needs whole matrices: orthogonalising the rows that a rank happens to hold is another optimizer, and nothing would
-say so. Each matrix therefore has an owner, the ranks share the work by its cost, and what is sent is in the dtype of the
-iteration, so that sending rounds nothing. Three arrangements, told apart by the parameters themselves:
+say so. Each matrix therefore has an owner, the ranks share the work by its cost, and what is sent is in the dtype of
+the iteration, so that sending rounds nothing. Three arrangements, told apart by the parameters themselves:
 
 * one process: every matrix is here;
-* replicated (plain parameters in a group of processes, DDP): all ranks have all matrices; owners send their results to all,
-  so every rank adds the same bits;
+* replicated (plain parameters in a group of processes, DDP): all ranks have all matrices; owners send their results to
+  all, so every rank adds the same bits;
 * sharded (DTensors with rows over a mesh, FSDP2): owners are sent the rows of the others and send each its own back. A
   second axis of the mesh may hold replicas; each replica works for itself.
 
@@ -81,7 +81,7 @@ def _distributed(tensor: Tensor) -> Any:
 
 
 def share_out(costs: Sequence[int], ranks: int) -> list[list[int]]:
-    """The numbers of `costs` that each rank works on: the most expensive first, each to the rank with least to do yet."""
+    """Which of `costs` each rank works on: the most expensive first, each to the rank with least to do so far."""
     loads, owned = [0] * ranks, [[] for _ in range(ranks)]
     for index in sorted(range(len(costs)), key=lambda index: (-costs[index], index)):
         rank = loads.index(min(loads))
@@ -95,9 +95,10 @@ class Arrangement:
 
     @abstractmethod
     def spread(self, parts: list[Tensor], work: Work, dtype: torch.dtype) -> list[Tensor]:
-        """What this rank holds of each matrix to what it holds of each result of `work`, fp32. All ranks call it together.
+        """What this rank holds of each matrix to what it holds of each result of `work`, fp32.
 
-        `work` is done once for each matrix (in each replica); matrices and results are sent in `dtype`.
+        All ranks call it together. `work` is done once for each matrix (in each replica); matrices and results are sent
+        in `dtype`.
         """
 
     def held(self, values: Tensor, index: int) -> Tensor:
@@ -115,14 +116,10 @@ class Alone(Arrangement):
 class Replicated(Arrangement):
     """Every rank has every matrix; each works on its own and sends the results to all."""
 
-    def __init__(
-        self, shapes: Sequence[tuple[int, int]], costs: Sequence[int], group: dist.ProcessGroup | None
-    ) -> None:
-        """`group`: None for all processes."""
-        self._group = group
+    def __init__(self, shapes: Sequence[tuple[int, int]], costs: Sequence[int]) -> None:
         self._shapes = shapes
-        self._owned = share_out(costs, dist.get_world_size(group))
-        self._mine = self._owned[dist.get_rank(group)]
+        self._owned = share_out(costs, dist.get_world_size())
+        self._mine = self._owned[dist.get_rank()]
         sizes = [sum(shapes[index][0] * shapes[index][1] for index in indices) for indices in self._owned]
         self._width = max(sizes)
 
@@ -130,8 +127,9 @@ class Replicated(Arrangement):
         sent = torch.zeros(self._width, dtype=dtype, device=parts[0].device)
         _pack(work(self._mine, [parts[index] for index in self._mine]), sent)
         received = torch.empty(len(self._owned) * self._width, dtype=dtype, device=sent.device)
-        # As bytes: not every back end knows every dtype.
-        dist.all_gather_into_tensor(received.view(torch.uint8), sent.view(torch.uint8), group=self._group)
+        # Its name before torch 2.13, where the old one warns. As bytes: not every back end knows every dtype.
+        gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+        gather(received.view(torch.uint8), sent.view(torch.uint8))
         results: dict[int, Tensor] = {}
         for indices, row in zip(self._owned, received.float().view(len(self._owned), -1), strict=True):
             results |= _unpack(row, indices, [self._shapes[index] for index in indices])
@@ -209,7 +207,7 @@ def arrange(tensors: dict[str, Tensor], costs: Sequence[int]) -> list[tuple[list
         if mesh is not None:
             found.append((indices, Sharded(held, [names[index] for index in indices], shown)))
         elif processes() > 1:
-            found.append((indices, Replicated([(tensor.shape[0], tensor.shape[1]) for tensor in held], shown, None)))
+            found.append((indices, Replicated([(tensor.shape[0], tensor.shape[1]) for tensor in held], shown)))
         else:
             found.append((indices, Alone()))
     return found

@@ -8,7 +8,7 @@ the rotary embedding can change.
 import math
 from typing import TYPE_CHECKING
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from inlay.config import Config
 from inlay.model.config import ModelConfig
@@ -35,19 +35,12 @@ class StageConfig(Config):
     rope_scaling: RopeScaling | None = None
     """Likewise; attention has it, mla has not."""
     shares: dict[str, float] | None = None
-    """The mixture: shares of the tokens by the names of `data.sources`."""
+    """The mixture: shares of the tokens of text by the names of `data.sources`, 1 together."""
     fim_rate: float | None = Field(None, ge=0.0, le=1.0)
     lr: float = Field(1.0, gt=0.0, le=1.0)
     """Factor of all learning rates, on top of the schedule."""
     rewarm_steps: int = Field(0, ge=0)
     """Steps in which the rates rise linearly from 0 to what they are without it, from the stage's first step on."""
-
-    @field_validator("shares")
-    @classmethod
-    def _are_shares(cls, shares: dict[str, float] | None) -> dict[str, float] | None:
-        if shares is not None and (min(shares.values(), default=-1.0) < 0.0 or sum(shares.values()) <= 0.0):
-            raise ValueError("give each source a share of 0 or more, and one of them more")
-        return shares
 
 
 def check_stages(run: "TrainRun") -> None:
@@ -79,6 +72,8 @@ def _check(stage: StageConfig, run: "TrainRun") -> None:
     if run.model.horizon is not None and stage.fim_rate == 0.0:
         raise ValueError(f"stage '{stage.name}': model.horizon learns from middles, and with fim_rate 0 there are none")
     try:
+        if stage.shares is not None:
+            run.data.check_shares(stage.shares)
         with_rotary(run.model, stage.rope_theta, stage.rope_scaling)
     except ValueError as error:
         raise ValueError(f"stage '{stage.name}': {error}") from None

@@ -8,6 +8,7 @@ safetensors reader expects it, and a part of one says in the file's metadata, un
 
 import contextlib
 import json
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -34,6 +35,9 @@ from inlay.config import InlayError
 from inlay.model import checkpoint
 
 SHARDS = "shards"
+
+# Said at each save and load of a single process, even where `no_dist` asks for just that.
+warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
 
 
 def key(group: str, name: str) -> str:

@@ -1,7 +1,8 @@
 """What the runs of a sweep are compared by: from their files, and decoding measured here, to one result.
 
 `result.json` holds numbers only, so that tables, plots and pages (`inlay.train.study_page`) can be made of it again at
-any time: losses and curves of every seed, training speed, parameters, K/V bytes per token, decoding speed.
+any time: losses and curves of every seed, training speed, parameters, K/V bytes per token, decoding speed, and what the
+learning-rate curves among them say (`inlay.train.study_rates`).
 """
 
 import json
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from inlay.config import InlayError
+from inlay.config import BadInput, InlayError
 from inlay.config.files import write_atomic
 from inlay.config.run_dir import RunDir
 from inlay.evaluate.report_data import load_run
@@ -22,6 +23,8 @@ from inlay.infer.open import open_model
 from inlay.model.table import count
 from inlay.text.progress import NoProgress, Progress
 from inlay.text.store import TokenStore
+from inlay.train.search import point_overrides
+from inlay.train.study_rates import read_rates
 from inlay.train.sweep import Sweep, is_complete
 
 RESULT = "result.json"
@@ -42,10 +45,17 @@ def measure(sweep: Sweep, failed: dict[str, str], progress: Progress | None = No
         raise InlayError(f"no run of {sweep.path} is complete; see {sweep.path / 'logs'}")
     first = next(iter(runs.values())).config.train
     processes = {entry["run"]: entry for entry in sweep.log()}
-    arms = []
-    for name, overrides in sweep.config.arms.items():
-        mine = [arm for arm in runs.values() if arm.name == name]
-        entry: dict[str, Any] = {"name": name, "overrides": list(overrides), "runs": []}
+    outcomes = sweep.outcomes()
+    rows: dict[str, dict[str, Any]] = {}
+    for slot in sweep.slots(outcomes):
+        if slot.name not in rows:
+            overrides = [*sweep.config.branches[slot.branch], *point_overrides(slot.values)]
+            rows[slot.name] = {"name": slot.name, "overrides": overrides, "values": dict(slot.values), "runs": []}
+        outcome = outcomes.get((slot.name, slot.seed))
+        if outcome is not None and outcome.state in ("diverged", "pruned"):
+            rows[slot.name].setdefault(outcome.state, []).append(slot.seed)
+    for entry in rows.values():
+        mine = [arm for arm in runs.values() if arm.name == entry["name"]]
         if mine and "size" in wanted:
             train = mine[0].config.train
             vocab_size = _vocab_size(sweep.run(mine[0]))
@@ -61,22 +71,38 @@ def measure(sweep: Sweep, failed: dict[str, str], progress: Progress | None = No
             entry["runs"].append(
                 {"seed": arm.seed, "load_before": process.get("load_before"), **_of_run(sweep.run(arm), wanted)}
             )
-        arms.append(entry)
+    arms = list(rows.values())
     if "decode" in wanted:
         _add_decoding(sweep, arms, first.sequence_length, progress or NoProgress())
+    # A trial that diverged in an earlier call is as much a failure as one that did now.
+    diverged = {entry["run"]: entry["reason"] for entry in processes.values() if entry.get("outcome") == "diverged"}
     result = {
         "name": sweep.config.name,
-        "reference": next(iter(sweep.config.arms)),
+        "reference": arms[0]["name"],
         "base": list(sweep.config.base),
         "seeds": list(sweep.config.seeds),
         "context": first.sequence_length,
         "measures": list(wanted),
         "arms": arms,
-        "failed": failed,
+        "rates": read_rates(sweep, sweep.config.target),
+        "failed": {**diverged, **failed},
         "machine": machine(),
     }
-    write_atomic(sweep.path / RESULT, json.dumps(result, indent=1) + "\n")
+    write_result(sweep, result)
     return result
+
+
+def write_result(sweep: Sweep, result: dict[str, Any]) -> None:
+    """Writes a sweep's result.json."""
+    write_atomic(sweep.path / RESULT, json.dumps(result, indent=1) + "\n")
+
+
+def read_result(sweep: Sweep) -> dict[str, Any]:
+    """What `measure` wrote. Raises BadInput, which says how to get it, for a sweep that has not ended once."""
+    try:
+        return json.loads((sweep.path / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise BadInput(f"{sweep.path} has no result yet: inlay sweep resume={sweep.path}") from None
 
 
 def machine() -> dict[str, Any]:

@@ -1,9 +1,11 @@
-"""The result of a sweep as a table (terminal, Markdown) and a plot (SVG): `table.md` and `curves.svg` beside it.
+"""The result of a sweep as a table (terminal, Markdown), plots (SVG) and one HTML page: `table.md`, `curves.svg`,
+`rates.svg`, `sweep.html` beside it.
 
 Cells are means over seeds; behind ± stands half the distance between the lowest and the highest seed. Differences to
 the first arm are taken seed by seed, so that what a seed does to every arm alike drops out.
 """
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,32 +15,37 @@ from markupsafe import escape
 from inlay.config.files import write_atomic
 from inlay.evaluate.charts import HEIGHT, WIDTH, Series, amount, line_chart
 from inlay.evaluate.report_data import Point
+from inlay.train.study_plot import STYLE, colour_rules, rates_svg
+from inlay.train.study_words import rate_lines
 
-TABLE, PLOT = "table.md", "curves.svg"
-COLOURS = (
-    "#111111", "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd",
-    "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf", "#f2b701",
-)  # fmt: skip
+TABLE, PLOT, RATES, PAGE = "table.md", "curves.svg", "rates.svg", "sweep.html"
 LEGEND_WIDTH = 150
-STYLE = """
-text { font: 11px system-ui, sans-serif; fill: #333 }
-.title { font-weight: 600; font-size: 13px }
-.grid { stroke: #ddd; stroke-width: 1 }
-.line { fill: none; stroke-width: 1.6; stroke-linejoin: round }
+PAGE_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 1rem auto; max-width: 76rem; padding: 0 .8rem; color: #222 }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; margin: .6rem 0 }
+td, th { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
+td:first-child, th:first-child { text-align: left }
+pre { background: #f4f4f4; padding: .6rem; overflow-x: auto }
+svg { max-width: 100%; height: auto }
 """
 
 Result = dict[str, Any]
 
 
 def write_pages(folder: str | Path, result: Result) -> list[Path]:
-    """Writes the table and, where there are curves, the plot of `result` into `folder`; returns their paths."""
+    """Writes the table, the page and what plots `result` allows into `folder`; returns their paths."""
     place = Path(folder)
-    write_atomic(place / TABLE, markdown(result))
-    plot = svg(result)
-    if plot is None:
-        return [place / TABLE]
-    write_atomic(place / PLOT, plot)
-    return [place / TABLE, place / PLOT]
+    pictures = {PLOT: svg(result), RATES: rates_svg(result)}
+    contents = {TABLE: markdown(result), **pictures, PAGE: html(result, [*filter(None, pictures.values())])}
+    written = []
+    for name, content in contents.items():
+        if content is None:
+            (place / name).unlink(missing_ok=True)  # of an earlier result
+        else:
+            write_atomic(place / name, content)
+            written.append(place / name)
+    return written
 
 
 def columns(result: Result) -> list[str]:
@@ -70,7 +77,8 @@ def rows(result: Result) -> list[list[str]]:
         if "loss" in wanted:
             differences = list(_differences(arm, reference, "l2r"))
             cells += [
-                _spread(_losses(arm, "l2r"), 3),
+                _spread(_losses(arm, "l2r"), 3)
+                or next((state for state in ("diverged", "pruned") if arm.get(state)), ""),
                 _spread(differences, 3, sign=True) if arm is not reference else "",
             ]
             cells += [_spread(_losses(arm, kind), 3) for kind in ("psm", "spm")]
@@ -100,6 +108,11 @@ def notes(result: Result) -> list[str]:
         found.append(
             "Decoding: one row in fp32, greedy, with the cache, arms interleaved; median (lowest-highest) of rounds."
         )
+    for state in ("diverged", "pruned"):
+        for arm in result["arms"]:
+            if seeds := arm.get(state):
+                of = "" if len(seeds) == 1 and not arm["runs"] else f" with seed {', '.join(map(str, seeds))}"
+                found.append(f"{arm['name']} {'was ' if state == 'pruned' else ''}{state}{of}.")
     return found + [f"{folder} failed: {reason}" for folder, reason in result["failed"].items()]
 
 
@@ -108,7 +121,36 @@ def markdown(result: Result) -> str:
     titles = columns(result)
     lines = [f"| {' | '.join(titles)} |", f"|{'---|' + '---:|' * (len(titles) - 1)}"]
     lines += [f"| {' | '.join([f'`{cells[0]}`', *cells[1:]])} |" for cells in rows(result)]
+    for curve in result.get("rates", []):
+        lines += ["", *rate_lines(curve, markdown=True)]
     return "\n".join([*lines, "", *notes(result)]) + "\n"
+
+
+def html(result: Result, pictures: list[str]) -> str:
+    """The table, the plots and the learning-rate curves on one page without scripts."""
+    parts = [
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>sweep {escape(result['name'])}</title><style>{PAGE_STYLE}</style></head><body>",
+        f"<h1>sweep {escape(result['name'])}</h1>",
+        _html_table(columns(result), rows(result)),
+    ]
+    parts += [f"<p>{escape(line)}</p>" for line in notes(result)]
+    # The colours of one picture must not reach into the next one: each stands in a frame of its own.
+    parts += [f'<div class="wide"><img alt="plot" src="{_data_uri(picture)}"></div>' for picture in pictures]
+    for curve in result.get("rates", []):
+        parts.append(f"<pre>{escape(chr(10).join(rate_lines(curve)))}</pre>")
+    return "\n".join([*parts, "</body></html>"]) + "\n"
+
+
+def _html_table(titles: list[str], cells: list[list[str]]) -> str:
+    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in cells)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _data_uri(picture: str) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(picture.encode()).decode()}"
 
 
 def print_result(result: Result) -> None:
@@ -132,6 +174,8 @@ def print_result(result: Result) -> None:
         table.add_row(*shown)
     console = Console(highlight=False)
     console.print(table)
+    for curve in result.get("rates", []):
+        print("\n".join(rate_lines(curve)), end="\n\n")
     for line in notes(result):
         console.print(line, markup=False)
 
@@ -159,11 +203,7 @@ def svg(result: Result) -> str | None:
     if len(drawn) < len(panels):
         return None
     width, height = 2 * WIDTH + LEGEND_WIDTH, max(HEIGHT, 24 + 18 * len(curves)) + 26
-    rules = "".join(
-        f".line.c{number} {{ stroke: {_colour(number)}{'; stroke-dasharray: 5 3' if number >= len(COLOURS) else ''} }}"
-        f" .dot.c{number} {{ fill: {_colour(number)} }}\n"
-        for number in colours.values()
-    )
+    rules = colour_rules(colours.values())
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"'
         f' aria-label="{escape(result["name"])}">',
@@ -181,10 +221,6 @@ def svg(result: Result) -> str | None:
             parts.append(f'<line class="line c{number}" x1="{x}" x2="{x + 18}" y1="{y - 4}" y2="{y - 4}"/>')
             parts.append(f'<text x="{x + 24}" y="{y}">{escape(name)} {curves[name][-1][1]:.3f}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-def _colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
 
 
 def _losses(arm: dict[str, Any], kind: str) -> list[float]:

@@ -1,27 +1,26 @@
-"""A sweep: named arms (overrides each) times seeds, every one an ordinary run in the sweep's folder, trained in order.
+"""A sweep: points of a space (named arms, a grid, a search) times seeds, every one an ordinary run in its folder.
 
     runs/sweep-NAME-DATE/sweep.yaml        the sweep as it was asked for, written last: without it there is no sweep
                          ARM-seed0/        a run directory, as `inlay train` makes it
                          logs/ARM-seed0.txt
                          log.jsonl         one object per process that ended: seconds, exit status, load
+                         search/, jobs/    what a search and a launcher keep
 
-All run directories are there from the beginning, each with its resolved configuration, so that starting a run and going
-on with a killed one are the same: `inlay train resume=RUN`, one process each, for clean memory and caches. A run that
-fails does not stop the others. What the runs are compared by is `inlay.train.study`'s matter.
+Which trials there are follows from sweep.yaml and the outcomes on the disk alone (`inlay.train.search`), each run
+directory holds its resolved configuration, and starting a run and going on with a killed one are the same: `inlay train
+resume=RUN`, one process each, for clean memory and caches. `inlay.train.sweep_run` trains them, and what they are
+compared by is `inlay.train.study`'s matter.
 """
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from inlay.config import BadInput, Config, ConfigError, InlayError, validate
 from inlay.config.compose import compose
@@ -29,27 +28,56 @@ from inlay.config.files import disk_errors, write_atomic
 from inlay.config.run_dir import RunDir, config_text, default_path
 from inlay.config.yaml_file import load_yaml
 from inlay.model import checkpoint
-from inlay.text.progress import NoProgress, Phase, Progress
+from inlay.text.store import TokenStore
 from inlay.train.config import TrainRun
+from inlay.train.launcher import launchers
+from inlay.train.plan import Plan
+from inlay.train.search import Curve, Outcome, Outcomes, Trial, Values, point_overrides, searches
+from inlay.train.start import check_tokenizer, read_start
+from inlay.train.transfer import TargetConfig
 
 Measure = Literal["loss", "speed", "size", "decode"]
-POLL_SECONDS = 0.2
-PATIENCE_SECONDS = 60.0
-"""How long a run that was asked to stop may take to save itself."""
+MOST_CORNERS = 64
 
 
 class SweepConfig(Config):
     """What a sweep trains. An override is one of `inlay train`'s."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field("sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     base: tuple[str, ...] = ()
     """Overrides of every run; those of the command line come behind them."""
-    arms: dict[str, tuple[str, ...]] = Field(min_length=1)
-    """Overrides of each arm. The first arm is the one that the others are compared with."""
+    arms: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Overrides of each arm. The first arm is the one that the others are compared with. With a search, each of them
+    is searched by itself."""
+    search: searches.union() | None = None  # type: ignore[valid-type]
+    """Which points are trained; null trains the arms as they are. `grid: {KEY: [...]}` at the top is short for
+    `search: {kind: grid, axes: {KEY: [...]}}`."""
     seeds: tuple[int, ...] = Field((0,), min_length=1)
-    """Every arm is trained with each of them: the spread between seeds is what a difference has to exceed."""
+    """Every point is trained with each of them: the spread between seeds is what a difference has to exceed."""
+    metric: str = "validation/l2r/loss"
+    """What a search makes small: a value that the runs log, the last one of a run."""
     measures: tuple[Measure, ...] = ("loss", "speed", "size")
     """Columns of the table: validation loss, training speed, parameters and K/V bytes, decoding speed."""
+    launcher: launchers.union() = Field(default_factory=lambda: launchers.get("local")())  # type: ignore[valid-type]
+    """Where the runs are trained."""
+    target: TargetConfig | None = None
+    """The model that the learning rate is for; null reads the curve and transfers it nowhere."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_grid(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "grid" not in data:
+            return data
+        rest = {key: value for key, value in data.items() if key != "grid"}
+        if rest.get("search") is not None:
+            raise ValueError("grid and search are both given: a grid is a search of its own, leave one of them out")
+        return {**rest, "search": {"kind": "grid", "axes": data["grid"]}} if data["grid"] else rest
+
+    @model_validator(mode="after")
+    def _has_points(self) -> "SweepConfig":
+        if not self.arms and self.search is None:
+            raise ValueError("nothing to train: give arms, a grid or a search")
+        return self
 
     @field_validator("arms")
     @classmethod
@@ -66,14 +94,47 @@ class SweepConfig(Config):
             raise ValueError("seeds are distinct and not negative")
         return seeds
 
+    @property
+    def branches(self) -> dict[str, tuple[str, ...]]:
+        """The arms, or one without a name where only a search is given: overrides by name."""
+        return self.arms or {"": ()}
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether it depends on the metric which runs there are."""
+        return self.search is not None and self.search.adaptive
+
+    @property
+    def most_runs(self) -> int:
+        """The most runs that it will train."""
+        return len(self.branches) * (len(self.seeds) if self.search is None else self.search.most(self.seeds))
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A run that a sweep wants: its arm, the point in it, its seed."""
+
+    branch: str
+    name: str
+    """Of arm and point; a table's row."""
+    seed: int
+    values: Values = field(default_factory=dict)
+
+    @property
+    def folder(self) -> str:
+        """Its run directory inside the sweep's."""
+        return f"{self.name}-seed{self.seed}"
+
 
 @dataclass(frozen=True)
 class Arm:
-    """One run of a sweep."""
+    """One run of a sweep with its configuration."""
 
     name: str
     seed: int
     config: TrainRun
+    values: Values = field(default_factory=dict)
+    branch: str = ""
 
     @property
     def folder(self) -> str:
@@ -83,31 +144,58 @@ class Arm:
     @property
     def tokens(self) -> int:
         """Row slots that it will train on. 0 for a run that is limited by minutes."""
-        train = self.config.train
-        if train.steps is not None:
-            return train.steps * train.tokens_per_step
-        return 0 if train.tokens is None else -(-train.tokens // train.tokens_per_step) * train.tokens_per_step
+        plan = Plan(self.config)
+        return 0 if plan.total_steps is None else plan.tokens(plan.total_steps)
 
 
 def planned(config: SweepConfig) -> list[Arm]:
-    """Every run in the order of training: all arms with the first seed, then all with the next.
+    """The runs that are known before any has run, in the order of training: all with the first seed, then all with the
+    next; and every corner of a search has been composed, so that what is wrong in it is said before anything runs.
 
     Raises ConfigError that names the arm whose configuration is wrong, BadInput for an override that an arm would
     silently beat.
     """
-    fixed = {_key(override) for override in config.base}
-    found = []
-    for seed in config.seeds:
-        for name, overrides in config.arms.items():
-            for override in overrides:
-                if "=" in override and _key(override) in fixed:
-                    raise BadInput(f"arm '{name}' sets {override}, which base or the command line sets too: drop one")
-            try:
-                data = compose("train", [*config.base, *overrides, f"seed={seed}"])
-                found.append(Arm(name, seed, validate(TrainRun, data, where=f"arm '{name}'")))
-            except ConfigError as error:
-                raise ConfigError(f"arm '{name}': {error}") from None
-    return found
+    if config.search is not None:
+        for branch in config.branches:
+            for values in config.search.corners()[:MOST_CORNERS] if config.adaptive else ():
+                composed(config, branch, values, config.seeds[0])
+    trials = {branch: [] if config.search is None else config.search.first(config.seeds) for branch in config.branches}
+    return [
+        Arm(slot.name, slot.seed, composed(config, slot.branch, slot.values, slot.seed), slot.values, slot.branch)
+        for slot in slots_of(config, trials)
+    ]
+
+
+def slots_of(config: SweepConfig, trials: Mapping[str, list[Trial]]) -> list[Slot]:
+    """The runs of the arms (`search` null) or of `trials` by arm, all with one seed before those with the next."""
+    if config.search is None:
+        return [Slot(name, name, seed) for seed in config.seeds for name in config.arms]
+    found = [
+        Slot(branch, f"{branch}-{trial.name}".lstrip("-"), trial.seed, trial.values)
+        for branch, its in trials.items()
+        for trial in its
+    ]
+    order = list(dict.fromkeys([*config.seeds, *(slot.seed for slot in found)]))
+    return sorted(found, key=lambda slot: order.index(slot.seed))
+
+
+def composed(config: SweepConfig, branch: str, values: Values, seed: int) -> TrainRun:
+    """The configuration of one run; see `planned`."""
+    fixed = {_key(text) for text in config.base}
+    overrides = config.branches[branch]
+    where = f"arm '{branch}'" if branch else " ".join(point_overrides(values))
+    point_overrides = point_overrides(values)
+    for text in [*overrides, *point_overrides]:
+        if "=" in text and _key(text) in fixed:
+            raise BadInput(f"{where} sets {text}, which base or the command line sets too: drop one")
+    for text in overrides:
+        if _key(text) in values:
+            raise BadInput(f"{where} sets {text}, which the search sets too: drop one")
+    try:
+        data = compose("train", [*config.base, *overrides, *point_overrides, f"seed={seed}"])
+        return validate(TrainRun, data, where=where)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -119,14 +207,16 @@ class Sweep:
 
     @classmethod
     def create(cls, path: str | Path | None, config: SweepConfig) -> "Sweep":
-        """A new sweep with all its run directories; without `path` it is `runs/sweep-NAME-DATE`.
+        """A new sweep with the run directories that are known; without `path` it is `runs/sweep-NAME-DATE`.
 
         Raises BadInput when the folder holds anything already, and what `planned` raises before anything is written.
         """
         arms = planned(config)
+        _check_precision(config)
         target = default_path(f"sweep-{config.name}") if path is None else Path(path)
         if (target / "sweep.yaml").is_file():
             raise BadInput(f"the sweep '{target}' exists: go on with it (resume={target}) or choose another out=DIR")
+        configs = [_with_start(arm.config) for arm in arms]
         with disk_errors(target):
             target.mkdir(parents=True, exist_ok=True)
             occupied = any(target.iterdir())
@@ -134,8 +224,8 @@ class Sweep:
             raise BadInput(f"'{target}' is not empty, and a sweep would mix with it: choose another out=DIR")
         with disk_errors(target):
             (target / "logs").mkdir()
-        for arm in arms:
-            RunDir.create(target / arm.folder, arm.config)
+        for arm, resolved in zip(arms, configs, strict=True):
+            RunDir.create(target / arm.folder, resolved)
         write_atomic(target / "sweep.yaml", config_text(config, "sweep", target / "sweep.yaml"))
         return cls(target, config)
 
@@ -147,23 +237,77 @@ class Sweep:
             raise BadInput(f"no sweep at '{target}': it has no sweep.yaml")
         return cls(target, validate(SweepConfig, load_yaml(target / "sweep.yaml"), where=str(target / "sweep.yaml")))
 
+    def slots(self, outcomes: Outcomes | None = None, at_once: int = 0) -> list[Slot]:
+        """The runs that are wanted so far, in the order of training. `at_once`: how many may be under way at a time;
+        0 asks an adaptive search for no new one."""
+        search = self.config.search
+        known = self.outcomes() if outcomes is None else outcomes
+        trials: dict[str, list[Trial]] = {}
+        for branch in self.config.branches if search is not None else ():
+            prefix = f"{branch}-" if branch else ""
+            its = {
+                (name.removeprefix(prefix), seed): outcome
+                for (name, seed), outcome in known.items()
+                if name.startswith(prefix)
+            }
+            trials[branch] = search.wanted(self.config.seeds, its, at_once, self.path / "search" / branch)
+        return slots_of(self.config, trials)
+
+    def arm(self, slot: Slot) -> Arm:
+        """A run with its configuration, as its own file has it; its directory is made where it is not there yet."""
+        path = self.path / slot.folder
+        if not (path / "config.yaml").is_file():
+            shutil.rmtree(path, ignore_errors=True)  # of a process that was killed while it made the directory
+            resolved = composed(self.config, slot.branch, slot.values, slot.seed)
+            RunDir.create(path, _with_start(resolved))
+        run = RunDir.open(path)
+        config = validate(TrainRun, run.load_config(), where=str(run.config_file))
+        return Arm(slot.name, slot.seed, config, slot.values, slot.branch)
+
     @property
     def arms(self) -> list[Arm]:
-        """Every run, in the order of training, as its own configuration file has it."""
-        found = []
-        for seed in self.config.seeds:
-            for name in self.config.arms:
-                run = RunDir.open(self.path / f"{name}-seed{seed}")
-                found.append(Arm(name, seed, validate(TrainRun, run.load_config(), where=str(run.config_file))))
-        return found
+        """Every run that there is, in the order of training."""
+        return [self.arm(slot) for slot in self.slots() if (self.path / slot.folder / "config.yaml").is_file()]
 
-    def run(self, arm: Arm) -> RunDir:
+    def run(self, arm: Arm | Slot) -> RunDir:
         """The run directory of an arm."""
         return RunDir(self.path / arm.folder)
 
     def log(self) -> list[dict[str, Any]]:
         """What processes have left in log.jsonl, in order."""
-        return list(_lines(self.path / "log.jsonl"))
+        return list(json_lines(self.path / "log.jsonl"))
+
+    def outcomes(self) -> dict[tuple[str, int], Outcome]:
+        """How the runs ended that have ended: complete, diverged, or pruned by the search.
+
+        Raises InlayError for a complete run without the metric that a search needs.
+        """
+        ended = {entry["run"]: entry for entry in self.log()}
+        found = {}
+        for path in sorted(self.path.glob("*-seed*")):
+            name, _, seed = path.name.rpartition("-seed")
+            if seed.isdecimal() and (path / "config.yaml").is_file():
+                outcome = self._outcome(RunDir(path), ended.get(path.name, {}))
+                if outcome is not None:
+                    found[name, int(seed)] = outcome
+        return found
+
+    def _outcome(self, run: RunDir, entry: Mapping[str, Any]) -> Outcome | None:
+        if is_complete(run):
+            curve = metric_curve(run, self.config.metric)
+            if not curve and self.config.adaptive:
+                logged = sorted({name for row in json_lines(run.metrics_file) for name in row if "/" in name})
+                have = ", ".join(name for name in logged if name.startswith("validation/")) or "nothing like it"
+                raise InlayError(f"{run} logged no '{self.config.metric}' for the search to compare; it logged {have}")
+            value = curve[-1][1] if curve else math.nan
+            return Outcome("diverged" if math.isnan(value) and curve else "complete", _finite(value), curve)
+        state = entry.get("outcome")
+        if state == "diverged":
+            return Outcome("diverged", math.inf, metric_curve(run, self.config.metric))
+        if state == "pruned":
+            curve = metric_curve(run, self.config.metric)
+            return Outcome("pruned", _finite(curve[-1][1]) if curve else math.inf, curve)
+        return None
 
 
 def is_complete(run: RunDir) -> bool:
@@ -175,130 +319,23 @@ def is_complete(run: RunDir) -> bool:
     return record.get("total_steps") is not None and record["step"] >= record["total_steps"]
 
 
-def train_all(
-    sweep: Sweep,
-    command: Sequence[str],
-    progress: Progress | None = None,
-    say: Callable[[str], None] = lambda line: None,
-) -> dict[str, str]:
-    """Trains what is not complete, one process after the other; returns why by folder for each run that failed.
-
-    `command` is that of `inlay train`, to which `resume=RUN` is added; `say` takes a line for people about every run.
-    Raises KeyboardInterrupt, once the run under way has saved itself, after SIGINT or SIGTERM; BadInput when another
-    process is at work on the sweep.
-    """
-    arms = sweep.arms
-    failed = {}
-    with _lock(sweep.path) as lock:
-        waiting = [arm for arm in arms if not is_complete(sweep.run(arm))]
-        if len(waiting) < len(arms):
-            say(f"{len(arms) - len(waiting)} of {len(arms)} runs are complete already")
-        left = sum(arm.tokens - _tokens(sweep.run(arm)) for arm in waiting)
-        with (progress or NoProgress()).phase("sweep", left if left > 0 else None, "tokens") as phase:
-            began, trained = time.monotonic(), 0
-            for number, arm in enumerate(waiting, len(arms) - len(waiting) + 1):
-                if is_complete(sweep.run(arm)):  # somebody has trained it meanwhile with `inlay train resume=`
-                    continue
-                before, started = _tokens(sweep.run(arm)), time.monotonic()
-                reason = _train_one(sweep, arm, command, lock, phase)
-                trained += arm.tokens - before
-                seconds, spent = time.monotonic() - started, time.monotonic() - began
-                outcome = "done" if reason is None else f"failed: {reason}"
-                if reason is not None:
-                    failed[arm.folder] = reason
-                rest = f", about {_duration(spent * (left - trained) / trained)} left" if 0 < trained < left else ""
-                say(f"{number}/{len(arms)} {arm.folder}: {outcome} ({_duration(seconds)}{rest})")
-    return failed
+def metric_curve(run: RunDir, metric: str) -> Curve:
+    """(tokens, value) of a logged metric; of a step logged again after a resume the last word counts."""
+    found = {
+        float(row["tokens"]): float(row[metric])
+        for row in json_lines(run.metrics_file)
+        if isinstance(row.get("tokens"), int) and isinstance(row.get(metric), int | float)
+    }
+    return tuple(sorted(found.items()))
 
 
-def _train_one(sweep: Sweep, arm: Arm, command: Sequence[str], lock: int | None, phase: Phase) -> str | None:
-    """Trains or goes on with one run; why it failed, or None."""
-    run, log = sweep.run(arm), sweep.path / "logs" / f"{arm.folder}.txt"
-    started, load, tokens = time.monotonic(), _load(), _tokens(run)
-    with _process([*command, f"resume={run}"], log, lock) as child:
-        while child.poll() is None:
-            time.sleep(POLL_SECONDS)
-            now = max(tokens, _tokens(run))
-            phase.advance(now - tokens)
-            tokens = now
-    phase.advance(max(0, arm.tokens - tokens))
-    seconds = round(time.monotonic() - started, 1)
-    entry = {"run": arm.folder, "status": child.returncode, "seconds": seconds, "load_before": load}
-    with disk_errors(sweep.path), (sweep.path / "log.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
-    return None if child.returncode == 0 else _last_line(log, child.returncode)
-
-
-@contextlib.contextmanager
-def _process(command: list[str], log: Path, lock: int | None) -> "Iterator[subprocess.Popen[bytes]]":
-    """A child in a session of its own: it is asked to stop once, however the signal came, and waited for."""
-    with disk_errors(log), log.open("ab") as file:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-            pass_fds=() if lock is None else (lock,),
-        )
-    with _interrupting():
-        try:
-            yield child
-        finally:
-            if child.poll() is None:
-                child.send_signal(signal.SIGINT)
-                try:
-                    child.wait(PATIENCE_SECONDS)
-                except subprocess.TimeoutExpired:
-                    child.kill()
-                    child.wait()
-
-
-@contextlib.contextmanager
-def _interrupting() -> Iterator[None]:
-    """SIGTERM is a KeyboardInterrupt inside, as Ctrl-C is."""
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not in the main thread: the caller handles signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[int | None]:
-    """Held by this process and the run that it starts: one that outlives a killed sweep is not joined by another."""
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system
-        yield None
-        return
-    with disk_errors(path):
-        descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BadInput(f"a process is still at work on the sweep '{path}': wait for it, or end it first") from None
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _tokens(run: RunDir) -> int:
+def trained_tokens(run: RunDir) -> int:
     """Row slots that a run has logged as trained."""
-    found = [row["tokens"] for row in _lines(run.metrics_file) if isinstance(row.get("tokens"), int)]
+    found = [row["tokens"] for row in json_lines(run.metrics_file) if isinstance(row.get("tokens"), int)]
     return max(found, default=0)
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSON-lines file; half a line is passed over."""
     if not path.is_file():
         return
@@ -311,26 +348,30 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             yield value
 
 
-def _last_line(path: Path, status: int) -> str:
-    lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    if status < 0 or not lines:
-        return f"ended by signal {-status}" if status < 0 else f"exit status {status}"
-    return lines[-1].removeprefix("inlay: ")
+def _with_start(config: TrainRun) -> TrainRun:
+    """With `start_from`, the model of that place, as `inlay train` has it."""
+    if config.start_from is None:
+        return config
+    start = read_start(config.start_from)
+    check_tokenizer(start, TokenStore.open(config.data.path, verify=False))
+    return validate(TrainRun, {**config.to_dict(), "model": start.model.to_dict()}, where="start_from")
 
 
-def _load() -> float | None:
-    """Processes that wanted a core in the last minute, where the system says."""
-    try:
-        return round(os.getloadavg()[0], 2)
-    except (AttributeError, OSError):
-        return None
+def _check_precision(config: SweepConfig) -> None:
+    """Raises BadInput where this machine would decide the precision of runs that train on another."""
+    given = [*config.base, *(text for overrides in config.arms.values() for text in overrides)]
+    chosen = [text for text in given if _key(text) == "train.precision" and not text.endswith("=auto")]
+    searched = config.search is not None and "train.precision" in config.search.parameters
+    if config.launcher.elsewhere and not chosen and not searched:
+        raise BadInput(
+            "the runs train on other machines, and train.precision=auto would be decided by this one: add"
+            " train.precision=bfloat16 (GPUs since 2020) or train.precision=float32"
+        )
 
 
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else math.inf
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def _key(text: str) -> str:
+    return text.partition("=")[0].lstrip("+~")

@@ -89,7 +89,9 @@ class Trainer:
         self.meters = Meters()
         self.saver = Saver()
         self.callbacks = [callback.build() for callback in config.callbacks.values() if callback is not None]
-        self.notices: list[str] = []
+        for callback, name in zip(self.callbacks, (name for name, c in config.callbacks.items() if c), strict=True):
+            callback.name = name
+        self.notices: list[str] = config.optim.notices()
         self._compiled: Literal["off", "untried", "works"] = "off"
         self._asked_to_stop: int | None = None
         """The signal that this process got."""
@@ -121,6 +123,7 @@ class Trainer:
         completed = False
         with self._signals():
             try:
+                self.saver.start(self)
                 self.objectives.join()
                 for callback in self.callbacks:
                     callback.start(self)
@@ -208,7 +211,7 @@ class Trainer:
         for callback in self.callbacks:
             callback.update(self, batch)
         self.savable = False
-        self.optimizer.step(self.plan.multiplier(self.step), self.step)
+        self.optimizer.step(self.plan.multiplier(self.step), self.step, self.plan.remaining(self.step))
         self._drop_gradients()
         self.meters.note_batch(torch.cat(measured.losses).cpu().numpy(), batch)
         self.meters.note("gradient_norm", norm)
@@ -253,7 +256,6 @@ class Trainer:
 
     def save(self) -> None:
         """Writes the checkpoint of the current step; every rank calls it together."""
-        self.meters.pool(self.parallel)
         self.saver.save(self)
 
     def load(self) -> None:
@@ -296,7 +298,7 @@ class Trainer:
             self.phase(f"stage {stage.name}")
 
     def _open_rows(self, stage: Stage) -> Rows:
-        return self.config.data.open("train", stage.fim, stage.sequence_length, self.config.seed)
+        return self.config.data.open("train", stage.fim, stage.sequence_length, self.config.seed, stage.shares)
 
     # ---- compile, signals, logs --------------------------------------------------------------------------------------
 

@@ -1,16 +1,18 @@
 """Validation on fixed rows: the same held-out pieces as plain text and in each order, so that kinds can be compared.
 
 For each kind it reports nats per token over every target, bits per byte over the targets that are text, and for orders
-the middle alone and the terminator alone. Sums travel as (sum, weight) and are divided once.
+the middle alone and the terminator alone. Sums travel as (sum, weight) and are divided once. The main source of a
+mixture has the names that a single store has, so that such runs can be compared; the others have theirs in front.
 """
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from inlay.data.loader import LoaderState, stack
+from inlay.data.loader import LoaderState, Rows, stack
 from inlay.fim.family import Order
 from inlay.fim.format import Region
 from inlay.fim.transform import FimConfig
@@ -27,17 +29,17 @@ class Validator:
     """Holds the validation rows of a run; `measure` scores a model on them."""
 
     def __init__(self, config: "TrainRun", rows: int) -> None:
+        """`rows`: at most so many of each kind and source. Raises BadInput for a source without held-out text."""
         self._batches = {}
-        for name, fim in _variants(config.fim).items():
-            # Seed 0 always: runs that differ in seed are compared on the same rows.
-            source = config.data.open("validation", fim, config.train.sequence_length, 0)
+        for name, source in _sources(config):
             pairs = [(0, row) for row in range(min(rows, source.plan(0).row_count))]
             self._batches[name] = stack([source.row(*pair) for pair in pairs], LoaderState())
             self._bytes = source.tokenizer.token_lengths
 
     @torch.no_grad()
     def measure(self, model: Transformer) -> dict[str, float]:
-        """Losses by kind: `validation/KIND/loss` in nats per token and `validation/KIND/bpb` in bits per byte."""
+        """Losses by kind: `validation/KIND/loss` in nats per token and `validation/KIND/bpb` in bits per byte; of the
+        other sources of a mixture `validation/SOURCE/KIND/...`."""
         training = model.training
         model.eval()
         values: dict[str, float] = {}
@@ -56,13 +58,26 @@ class Validator:
             loss, regions = np.concatenate(losses), batch.regions.reshape(-1)
             size = self._bytes[batch.targets.reshape(-1)]
             values |= _summarise(f"validation/{name}", loss, size, regions != Region.PADDING, regions)
-            if name != "l2r":
+            if name.rpartition("/")[2] != "l2r":
                 values |= _summarise(f"validation/{name}_middle", loss, size, regions == Region.MIDDLE, regions)
                 ends = regions == Region.TERMINATOR
                 if ends.any():
                     values[f"validation/{name}_terminator/loss"] = float(loss[ends].mean())
         model.train(training)
         return values
+
+
+def _sources(config: "TrainRun") -> Iterator[tuple[str, Rows]]:
+    """The held-out rows to measure by name: those of each kind, and of each source of a mixture."""
+    # Seed 0 always: runs that differ in seed are compared on the same rows.
+    data, length = config.data, config.train.sequence_length
+    if data.path is not None:
+        for kind, fim in _variants(config.fim).items():
+            yield kind, Rows(data.path, "validation", fim, length, 0, data.shortest_piece)
+    for name in data.sources:
+        prefix = "" if name == data.main_source else f"{name}/"
+        for kind, fim in _variants(data.fim_of(name, config.fim)).items():
+            yield f"{prefix}{kind}", data.open_source(name, "validation", fim, length, 0)
 
 
 def _variants(fim: FimConfig) -> dict[str, FimConfig]:

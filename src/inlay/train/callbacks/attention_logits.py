@@ -1,8 +1,8 @@
 """The largest attention score of each layer and the largest logit of the head, on one fixed held-out row.
 
 Scores that grow without end are how a run without QK-norm, or with too high a rate, announces that it will diverge
-(2309.14322, section 3.1). A separate eager forward pass of one row, without gradients: the compiled training path is not
-touched, and it works alike where a fused kernel would not show its scores.
+(2309.14322, section 3.1). A separate eager forward pass of one row, without gradients: the compiled training path is
+not touched, and it works alike where a fused kernel would not show its scores.
 """
 
 from dataclasses import replace
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from inlay.model import Transformer
 from inlay.model.attend import Recorded
-from inlay.model.masks import strips
+from inlay.model.masks import Mask, strips
 from inlay.train.callback import Callback, CallbackConfig, callbacks
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class AttentionLogits(Callback):
     def start(self, trainer: "Trainer") -> None:
         config = trainer.config
         row = config.data.open("validation", config.fim, config.train.sequence_length, 0).row(0, 0)
-        self._row = tuple(torch.from_numpy(array)[None].long() for array in (row.tokens, row.positions))  # type: ignore[assignment]
+        self._row = torch.from_numpy(row.tokens)[None].long(), torch.from_numpy(row.positions)[None].long()
 
     def step(self, trainer: "Trainer") -> None:
         if self._row is None or (trainer.step % self._every and trainer.step != trainer.total_steps):
@@ -64,7 +64,7 @@ def largest_logits(model: Transformer, tokens: Tensor, positions: Tensor) -> dic
     """What AttentionLogitsConfig says, for packed rows: tokens, positions [B, T]."""
     context = model.context(positions)
     maxima: list[Tensor] = []
-    masks = {
+    masks: dict[int | None, Mask] = {
         reach: Recorded(strips(context.positions, reach, model.compute_dtype).parts, maxima) for reach in context.masks
     }
     hidden = model(tokens, positions, None, replace(context, masks=masks)).flatten(0, 1)

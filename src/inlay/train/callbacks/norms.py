@@ -1,6 +1,7 @@
 """Norms by part of the model: gradients, parameters, updates over parameters, and the gains of QK-norm.
 
-A run that stalls shows it first here: an update far under 1e-3 of its parameter barely moves it, one far above shakes it.
+A run that stalls shows it first here: an update far under 1e-3 of its parameter barely moves it, one far above shakes
+it.
 """
 
 from typing import TYPE_CHECKING, Literal
@@ -25,7 +26,8 @@ class NormsConfig(CallbackConfig):
     """Logs `norms/gradient/PART` (as the optimizer got it, clipped), `norms/parameter/PART`, `norms/update/PART` (the
     norm of a step's change over that of the parameter) and `norms/qk_gain/LAYER` (the largest).
 
-    One step in `every_steps` reads all parameters twice and, for its length, keeps a copy of both tables and three blocks.
+    One step in `every_steps` reads all parameters twice and, for its length, keeps a copy of both tables and three
+    blocks.
     """
 
     kind: Literal["norms"] = "norms"

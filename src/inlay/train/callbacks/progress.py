@@ -89,6 +89,15 @@ class ProgressLines(Callback):
         if "train/loss" in values:
             rate = f"{values['tokens_per_second']:,.0f} tokens/s"
             self._text = f"loss {values['train/loss']:.2f}{self._validation} · {rate}"
+        warning = values.get("warning")
+        if warning is not None and not warning["stops"]:  # what stops a run is its last line anyway
+            self._say(f"warning ({warning['rule']}): {warning['text']}")
+
+    def _say(self, line: str) -> None:
+        if self._bars is not None:
+            self._bars.console.print(line, markup=False, highlight=False)
+        else:
+            print(line, file=sys.stderr, flush=True)
 
     def finish(self, trainer: "Trainer", completed: bool) -> None:
         if self._bars is not None:

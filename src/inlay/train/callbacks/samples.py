@@ -1,37 +1,62 @@
 """Infills of fixed held-out gaps while training: what the numbers look like as text, and how often they are exact.
 
-The gaps are the first of a fixed list, never picked by how they came out.
+The gaps are the first of a fixed list, never picked by how they came out. Beside the gaps of the `held_out` task there
+are some where nothing is missing and some where three tokens are: a model that does not stop in time shows it there
+first.
 """
 
 import json
-from typing import TYPE_CHECKING, Literal
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field
 
 from inlay.config.files import disk_errors
 from inlay.evaluate.corpus import held_out
-from inlay.evaluate.tasks.held_out import HeldOutConfig
+from inlay.evaluate.cuts import cut
+from inlay.evaluate.task import Category, Corpus
+from inlay.evaluate.tasks.held_out import ROUNDS, HeldOutConfig
+from inlay.fim.draws import Draws, permutation
 from inlay.infer.engine import Engine
 from inlay.infer.open import in_memory
-from inlay.infer.samples import infill_samples
+from inlay.infer.samples import Gap, infill_samples
 from inlay.text.store import TokenStore
+from inlay.text.tokenizer import Tokenizer
 from inlay.train.callback import Callback, CallbackConfig, callbacks, drop_lines_behind
 
 if TYPE_CHECKING:
     from inlay.train.trainer import Trainer
 
+EMPTY, SHORT = "empty", "three_tokens"
+
 
 @callbacks.register
 class SamplesConfig(CallbackConfig):
-    """Writes samples.jsonl and logs the share of exact and of stopped infills."""
+    """Writes samples.jsonl and logs the share of exact and of stopped infills, `samples/exact` over the gaps of the
+    task, and `samples/CATEGORY/exact`, `/stopped` and `/count`."""
 
     kind: Literal["samples"] = "samples"
     times: int = Field(4, ge=1)
     """How often, evenly over the run, its end included."""
     gaps: int = Field(24, ge=1)
+    probes: int = Field(4, ge=0)
+    """Gaps more where nothing is missing, and as many where three tokens are."""
 
     def build(self) -> "Samples":
         return Samples(self)
+
+
+@dataclass(frozen=True)
+class ProbeGap:
+    """A gap of no task: what `inlay.infer.samples.Gap` asks for."""
+
+    origin: tuple[str, str]
+    category: str
+    prefix: str
+    middle: str
+    suffix: str
 
 
 class Samples(Callback):
@@ -39,11 +64,14 @@ class Samples(Callback):
 
     def __init__(self, config: SamplesConfig) -> None:
         self._config = config
+        self._gaps: list[Gap] = []
 
     def start(self, trainer: "Trainer") -> None:
-        drop_lines_behind(trainer.run.samples_file, trainer.step)
-        corpus = held_out(TokenStore.open(trainer.config.data.path, verify=False))
-        self._gaps = HeldOutConfig().examples(corpus, trainer.tokenizer, limit=self._config.gaps)
+        if trainer.parallel.main:
+            drop_lines_behind(trainer.run.samples_file, trainer.step)
+        corpus = held_out(TokenStore.open(trainer.config.data.main, verify=False))
+        listed = HeldOutConfig().examples(corpus, trainer.tokenizer, limit=self._config.gaps)
+        self._gaps = [*listed, *probe_gaps(corpus, trainer.tokenizer, self._config.probes)]
 
     def step(self, trainer: "Trainer") -> None:
         total, times = trainer.total_steps, self._config.times
@@ -53,12 +81,57 @@ class Samples(Callback):
         with trainer.whole_model() as model:
             opened = in_memory(model, trainer.tokenizer, trainer.config.to_dict(), trainer.step)
             samples = infill_samples(Engine(opened), self._gaps)
-        with disk_errors(trainer.run.samples_file), trainer.run.samples_file.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(sample) + "\n" for sample in samples)
-        count = len(samples)
-        trainer.log(
-            {
-                "samples/exact": sum(sample["exact"] for sample in samples) / count,
-                "samples/stopped": sum(sample["stopped"] == "eot" for sample in samples) / count,
-            }
-        )
+        if trainer.parallel.main:
+            with disk_errors(trainer.run.samples_file), trainer.run.samples_file.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(sample) + "\n" for sample in samples)
+        trainer.log(scores(samples))
+
+
+def scores(samples: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """What SamplesConfig logs of lines of samples.jsonl."""
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for sample in samples:
+        groups[sample["category"]].append(sample)
+    task = [sample for sample in samples if sample["category"] not in (EMPTY, SHORT)]
+    values = {f"samples/{name}": value for name, value in _shares(task).items()}
+    for category, members in groups.items():
+        values |= {f"samples/{category}/{name}": value for name, value in _shares(members).items()}
+        values[f"samples/{category}/count"] = len(members)
+    return values
+
+
+def _shares(samples: Sequence[dict[str, Any]]) -> dict[str, float]:
+    if not samples:
+        return {}
+    return {
+        "exact": sum(sample["exact"] for sample in samples) / len(samples),
+        "stopped": sum(sample["stopped"] == "eot" for sample in samples) / len(samples),
+    }
+
+
+def probe_gaps(corpus: Corpus, tokenizer: Tokenizer, count: int) -> list[ProbeGap]:
+    """`count` places where nothing is missing and up to `count` gaps of three tokens, one a document in a keyed order
+    before any gets a second."""
+    ranked = sorted(range(len(corpus.ids)), key=corpus.ids.__getitem__)
+    found: list[ProbeGap] = []
+    for category in (EMPTY, SHORT):
+        gaps: list[ProbeGap] = []
+        visit = [ranked[rank] for rank in permutation(len(ranked), 0, "documents", category)]
+        for turn in range(ROUNDS):
+            for index in visit:
+                if len(gaps) >= count:
+                    break
+                document = corpus.read(index)
+                draws = Draws(0, category, document.id, turn)
+                if category == EMPTY:
+                    start = end = draws.integer(0, len(document.text) + 1)
+                else:
+                    # The rule of the task's categories of tokens, for exactly three.
+                    span = cut(document.text, cast("Category", "tokens_3_3"), 3, draws, tokenizer)
+                    if span is None:
+                        continue
+                    start, end, _ = span
+                text = document.text
+                gaps.append(ProbeGap((document.id, document.path), category, text[:start], text[start:end], text[end:]))
+        found += gaps
+    return found

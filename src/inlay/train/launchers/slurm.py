@@ -3,6 +3,7 @@
     SWEEP/jobs/ARM-seed0/job.json              the job of this run that has not been recorded yet
                          JOB_submitted.pkl     submitit's own: it is there as soon as the job is
                          status.json           the exit status of the training process, when it has ended
+                         stop                  asks the job to have its run save itself and end
                          JOB_0_log.out, ...    what Slurm and submitit print
 
 A job outlives the sweep that submitted it: one that is killed or interrupted and goes on finds its jobs again by these
@@ -15,7 +16,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,8 @@ SAVING_SECONDS = 90
 REQUEUES = 100
 LOST_CHECKS = 3
 """Times in a row that a job without a status must be seen as ended: files arrive late on a cluster's disks."""
+STATUS, STOP = "status.json", "stop"
+LOOK_SECONDS = 1.0
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
 
 
@@ -92,7 +94,8 @@ class SlurmPool(Pool):
         place = (self._folder / task.name).absolute()
         identity = _recorded(place)
         if identity is None:
-            (place / "status.json").unlink(missing_ok=True)
+            for left in (STATUS, STOP):
+                (place / left).unlink(missing_ok=True)
             identity = self._submit(task, place)
         write_atomic(place / "job.json", json.dumps({"job": identity}) + "\n")
         self._jobs[task.name] = identity
@@ -137,7 +140,7 @@ class SlurmPool(Pool):
                 **{key: value for key, value in given.items() if value is not None},
             )
             command = on_devices(task.command, config.gpus)
-            training = Training(command, str(task.log.absolute()), str(place / "status.json"), os.getcwd())
+            training = Training(command, str(task.log.absolute()), str(place), os.getcwd())
             return str(executor.submit(training).job_id)
         except (RuntimeError, subprocess.CalledProcessError, OSError) as error:
             raise InlayError(f"cannot submit {task.name}: {' '.join(str(error).split())[:300]}") from None
@@ -154,17 +157,12 @@ class SlurmJob(Job):
 
     def status(self) -> int | None:
         with contextlib.suppress(FileNotFoundError, ValueError):
-            return int(json.loads((self._place / "status.json").read_text(encoding="utf-8"))["status"])
+            return int(json.loads((self._place / STATUS).read_text(encoding="utf-8"))["status"])
         self._missing = self._missing + 1 if self._has_ended() else 0
         return -signal.SIGKILL if self._missing >= LOST_CHECKS else None
 
     def stop(self) -> None:
-        if self._slurm is not None:
-            # To the batch step's processes, not to the job: the run saves itself and tells how it ended.
-            subprocess.run(["scancel", "--signal=USR1", "--full", self._identity], check=False)
-            return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(int(self._identity), signal.SIGTERM)
+        write_atomic(self._place / STOP, "")
 
     def _has_ended(self) -> bool:
         if self._slurm is None:
@@ -175,18 +173,25 @@ class SlurmJob(Job):
 class Training:
     """What a job does: trains one run, and writes down how that ended."""
 
-    def __init__(self, command: tuple[str, ...], log: str, status: str, folder: str) -> None:
-        self.command, self.log, self.status, self.folder = command, log, status, folder
+    def __init__(self, command: tuple[str, ...], log: str, place: str, folder: str) -> None:
+        self.command, self.log, self.place, self.folder = command, log, place, folder
         self._process: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> int:
-        signal.signal(signal.SIGUSR1, self._pass_on)
+        place, asked = Path(self.place), False
         with open(self.log, "ab") as file:
             self._process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, cwd=self.folder
             )
-        status = self._process.wait()
-        write_atomic(self.status, json.dumps({"status": status, "ended": time.time()}) + "\n")
+        while True:
+            try:
+                status = self._process.wait(LOOK_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                if not asked and (place / STOP).exists():
+                    asked = True
+                    self._process.send_signal(signal.SIGINT)
+        write_atomic(place / STATUS, json.dumps({"status": status}) + "\n")
         return status
 
     def checkpoint(self) -> Any:
@@ -197,11 +202,7 @@ class Training:
             self._process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(SAVING_SECONDS - 15)
-        return DelayedSubmission(Training(self.command, self.log, self.status, self.folder))
-
-    def _pass_on(self, number: int, frame: object) -> None:
-        if self._process is not None:
-            self._process.send_signal(signal.SIGINT)
+        return DelayedSubmission(Training(self.command, self.log, self.place, self.folder))
 
 
 def _recorded(place: Path) -> str | None:

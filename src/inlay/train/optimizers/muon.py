@@ -1,11 +1,11 @@
 """Muon (Jordan et al. 2024) for matrices with AdamW for embeddings, head and vectors.
 
 The momentum of each matrix is orthogonalised by a few Newton-Schulz steps, block by block where a weight is made of
-several matrices, and whole where its rows are spread over ranks. Both published conventions of the rate are here by name,
-because confusing them is a tenfold error: `original` scales the update by sqrt(max(1, rows / columns)), rates 0.02 to
-0.035; `match_rms_adamw` (2502.16982) by 0.2 sqrt(max(rows, columns)), rates as for AdamW, 3e-4 to 3e-3. At a width of
-2048 they are a factor of 9 to 18 apart. Weight decay goes by the rate without that factor: whoever changes the
-convention keeps lr x weight_decay.
+several matrices, and whole where its rows are spread over ranks. Both published conventions of the rate are here by
+name, because confusing them is a tenfold error: `original` scales the update by sqrt(max(1, rows / columns)), rates
+0.02 to 0.035; `match_rms_adamw` (2502.16982) by 0.2 sqrt(max(rows, columns)), rates as for AdamW, 3e-4 to 3e-3. At a
+width of 2048 they are a factor of 9 to 18 apart. Weight decay goes by the rate without that factor: whoever changes
+the convention keeps lr x weight_decay.
 """
 
 from typing import Literal
@@ -14,9 +14,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from inlay.train.blocks import Blocks, Convention, blocks_of, iteration_dtype, orthogonalise_blocks
+from inlay.train.blocks import Blocks, Convention, adjustment, blocks_of, iteration_dtype, orthogonalise_blocks
 from inlay.train.optimizer import (
     AdamWGroups,
+    BlockRow,
     Optimizer,
     OptimizerConfig,
     ParameterClass,
@@ -86,6 +87,15 @@ class MuonConfig(OptimizerConfig):
             "head": Treatment("adamw", head_lr, self.embedding_decay),
             "vector": Treatment("adamw", self.vector_lr, self.vector_decay),
         }
+
+    def blocks(self, model: nn.Module, matrices: dict[str, nn.Parameter]) -> dict[str, tuple[BlockRow, ...]]:
+        found = {}
+        for name, division in zip(matrices, blocks_of(model, matrices, self.per_head), strict=True):
+            counts: dict[tuple[int, int], int] = {}
+            for count, *shape in division.shapes:
+                counts[shape[0], shape[1]] = counts.get((shape[0], shape[1]), 0) + count
+            found[name] = tuple(BlockRow(count, *at, adjustment(self.adjust, *at)) for at, count in counts.items())
+        return found
 
     def notices(self) -> list[str]:
         least, most = UNUSUAL[self.adjust]

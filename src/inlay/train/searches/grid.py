@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from inlay.train.search import Outcomes, Scalar, Search, Trial, Values, override, point_name, searches
+from inlay.train.search import Outcomes, Scalar, Search, Trial, Values, override, point_name, point_overrides, searches
 
 
 @searches.register
@@ -50,4 +50,4 @@ class Grid(Search):
         return len(self.corners()) * len(seeds)
 
     def outline(self, seeds: Sequence[int]) -> list[str]:
-        return [" ".join(override(key, value) for key, value in point.items()) for point in self.corners()]
+        return [" ".join(point_overrides(point)) for point in self.corners()]

@@ -150,9 +150,7 @@ class OptunaSearch(Search):
         if any(outcome.state == "failed" for outcome in ended):
             return  # tried again when the sweep goes on
         if any(outcome.state == "pruned" for outcome in ended):
-            identity = storage.get_trial_id_from_study_id_trial_number(
-                storage.get_study_id_from_name(STUDY), number
-            )
+            identity = storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(STUDY), number)
             for tokens, value in next(outcome.curve for outcome in ended if outcome.state == "pruned"):
                 storage.set_trial_intermediate_value(identity, int(tokens), value)
             study.tell(number, state=TrialState.PRUNED)
@@ -178,9 +176,7 @@ class OptunaSearch(Search):
             copy.add_trials(found)
             params = copy.ask(distributions).params
         params = {key: _readable(self.space[key], value) for key, value in params.items()}
-        return optuna.create_trial(
-            state=optuna.trial.TrialState.RUNNING, params=params, distributions=distributions
-        )
+        return optuna.create_trial(state=optuna.trial.TrialState.RUNNING, params=params, distributions=distributions)
 
     def _sobol(self, number: int) -> dict[str, Any]:
         """The point `number` of the scrambled Sobol sequence of the space."""

@@ -1,0 +1,173 @@
+"""Probes of a model in training: does it see what it must not, and is its loss what it says.
+
+Both take one fixed row. `causality` changes tokens that a slot must not see and compares hidden states bit for bit but
+for what a control row shows to be noise. `loss_gaps` holds the losses that the training path gives against a
+cross-entropy in float64 that shares nothing with it but the hidden states. Legend: T slots, n of them that are
+compared, d channels, V vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inlay.data.rows import Row
+from inlay.model import Transformer
+from inlay.train.guards import Finding
+from inlay.train.objectives import Objectives
+
+ROWS = 4
+"""Rows of a probe's batch: as it is, with another future, with another document before, as it is. Validation runs so
+many at once too, which matters where kernels are compiled by shape."""
+LEAK = 1e-5
+"""Of the hidden states' size: a hidden state that must not depend on a token is the same to the bit, kernels
+permitting."""
+NOISE = 16.0
+"""Times the difference between the two equal rows."""
+COMPARED = 512
+"""Slots whose losses are computed again: products in float64 are slow."""
+AT_ONCE = 64
+ROUNDING = 1e-4
+"""Of the log-normaliser (or of 1): the largest median gap of a token's loss to the float64 loss of the same logits.
+Sums in fp32 leave 1e-6. Logits or a log-normaliser rounded to bf16 leave a quarter of its last place, 1e-3 and more."""
+MEAN_GAP = 1e-3
+"""Largest relative gap of the mean loss to that of exact logits, beside what rounding products to bf16 explains."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The fixed row on a device: tokens and positions [ROWS, T], targets [T]. Slots to `cut` (included) must not see
+    what is behind, those from `document` on not what is before; None when the row has one document only."""
+
+    tokens: Tensor
+    positions: Tensor
+    targets: Tensor
+    cut: int
+    document: int | None
+
+    @classmethod
+    def of(cls, row: Row, vocab_size: int, device: torch.device) -> "Probe":
+        """A probe with the row as it is."""
+        starts = np.flatnonzero(row.positions == 0)
+        ends = np.append(starts[1:], len(row.positions))
+        longest = int(np.argmax(ends - starts))
+        cut = int(starts[longest] + ends[longest]) // 2
+        later = int(np.argmax((ends - starts)[1:])) + 1 if len(starts) > 1 else None
+        document = None if later is None else int(starts[later])
+        tokens = torch.from_numpy(np.stack([row.tokens] * ROWS)).long()
+        other = (tokens[0] + vocab_size // 2 + 1) % vocab_size
+        tokens[1, cut + 1 :] = other[cut + 1 :]
+        if document is not None:
+            tokens[2, :document] = other[:document]
+        positions = torch.from_numpy(row.positions)[None].long().expand(ROWS, -1)
+        return cls(
+            tokens.to(device), positions.to(device), torch.from_numpy(row.targets).long().to(device), cut, document
+        )
+
+    @torch.no_grad()
+    def hidden(self, model: Transformer) -> Tensor:
+        """[ROWS, T, d], as training computes them."""
+        return model(self.tokens, self.positions)
+
+
+def causality(probe: Probe, hidden: Tensor, document_masks: bool = True) -> Finding | None:
+    """Whether a hidden state of [ROWS, T, d] depends on a later token, or on another document of its row."""
+    plain, future, document, control = hidden.float()
+    size = plain.square().mean().sqrt()
+    allowed = torch.maximum(LEAK * size, NOISE * (control - plain).abs().amax())
+    seen = slice(0, probe.cut + 1)
+    if (future[seen] - plain[seen]).abs().amax() > allowed:
+        return Finding(
+            "leaking_targets",
+            f"changing tokens behind slot {probe.cut} of a row changes what the model computes up to it: it sees what"
+            " it is asked for; look at the attention mask and at whatever else mixes positions",
+            stops=True,
+        )
+    if document_masks and probe.document is not None:
+        apart = slice(probe.document, None)
+        if (document[apart] - plain[apart]).abs().amax() > allowed:
+            return Finding(
+                "leaking_targets",
+                f"changing the documents before slot {probe.document} of a row changes the one that begins there,"
+                " though model.document_masks is on; look at positions and masks",
+                stops=True,
+            )
+    return None
+
+
+@dataclass(frozen=True)
+class LossGaps:
+    """How far the losses of the training path are from float64 ones, in nats: `mean` against `exact` logits, and the
+    median over tokens against the same, maybe rounded, logits; `scale` is the median log-normaliser."""
+
+    mean: float
+    exact: float
+    allowed: float
+    median: float
+    scale: float
+
+
+@torch.no_grad()
+def loss_gaps(hidden: Tensor, head: Tensor, targets: Tensor, losses: Tensor, softcap: float | None) -> LossGaps:
+    """`losses` [n] fp32 as training has them; hidden [n, d] in the activation dtype, head [V, d] master weights,
+    targets [n] int64."""
+    cast = head.to(hidden.dtype)
+    exact, rounded, normalisers, largest = [], [], [], hidden.new_zeros((), dtype=torch.float64)
+    for part, wanted in zip(hidden.split(AT_ONCE), targets.split(AT_ONCE), strict=True):
+        whole, _ = _losses(part.double() @ cast.double().t(), wanted, softcap)
+        same, normaliser = _losses((part @ cast.t()).double(), wanted, softcap)
+        exact.append(whole)
+        rounded.append(same)
+        normalisers.append(normaliser)
+        largest = torch.maximum(largest, normaliser.abs().amax())
+    truth, given = torch.cat(exact), losses.double()
+    # Products rounded to the activation dtype are off by up to half a place each; over n tokens that averages out.
+    place = torch.finfo(hidden.dtype).eps / 2 if hidden.dtype != torch.float32 else 0.0
+    noise = 4.0 * place * float(largest) / len(truth) ** 0.5
+    return LossGaps(
+        mean=abs(float(given.mean() - truth.mean())),
+        exact=float(truth.mean()),
+        allowed=MEAN_GAP * max(float(truth.mean()), 1e-3) + noise,
+        median=float((given - torch.cat(rounded)).abs().median()),
+        scale=float(torch.cat(normalisers).median().abs()),
+    )
+
+
+def loss_precision(gaps: LossGaps) -> Finding | None:
+    """Whether the training path's loss is the cross-entropy of its logits."""
+    rounded = not gaps.median <= ROUNDING * max(gaps.scale, 1.0)  # also when it is not a number
+    if not rounded and gaps.mean <= gaps.allowed:
+        return None
+    what = (
+        f"losses are off by {gaps.median:.2g} nats a token (median) where fp32 sums leave 1e-5: the loss is computed on"
+        " rounded logits"
+        if rounded
+        else f"the mean loss is off by {gaps.mean:.2g} of {gaps.exact:.3f} nats where {gaps.allowed:.2g} is allowed"
+    )
+    return Finding(
+        "loss_precision",
+        f"{what}; look at the type of logits and of the log-normaliser in the loss (no autocast, .float() before both)",
+        stops=True,
+    )
+
+
+def _losses(logits: Tensor, targets: Tensor, softcap: float | None) -> tuple[Tensor, Tensor]:
+    """Cross-entropy and log-normaliser [n] of float64 logits [n, V], by their definition."""
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    shift = logits.amax(dim=-1, keepdim=True)
+    normaliser = (logits - shift).exp().sum(dim=-1).log() + shift[:, 0]
+    return normaliser - logits[torch.arange(len(logits), device=logits.device), targets], normaliser
+
+
+@torch.no_grad()
+def probe_loss(probe: Probe, hidden: Tensor, model: Transformer, objectives: Objectives, slots: int) -> LossGaps:
+    """`loss_gaps` of the training path `objectives` on the probe's row. `slots`: of a micro-batch; the row is repeated
+    to so many, so that a compiled loss meets no shape that training has not."""
+    row = hidden[0]
+    repeats = -(-slots // len(row))
+    states, targets = row.repeat(repeats, 1)[:slots], probe.targets.repeat(repeats)[:slots]
+    losses = objectives.losses(states, model.head_weight, targets)
+    count = min(COMPARED, len(row), slots)
+    return loss_gaps(states[:count], model.head_weight, targets[:count], losses[:count], model.config.head_softcap)
