@@ -178,7 +178,7 @@ def train(arm: Arm, seed: int, tokens: int, options: Options, store: TokenStore)
     bench, split, data = arm.bench, store.split("validation"), config.data
     gaps = draw_gaps(split, store.tokenizer, bench.gaps, bench.context)
     fim = config.fim.model_copy(update={"rate": 0.0})
-    plain = Rows(data.path, "validation", fim, config.train.sequence_length, 0, data.shortest_piece)
+    plain = Rows(data.main, "validation", fim, config.train.sequence_length, 0, data.shortest_piece)
 
     def judge(trainer: Trainer, some: Sequence[Gap], rows: int) -> Record:
         trainer.model.eval()

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
@@ -124,17 +125,21 @@ def test_evaluate(
 
 
 def test_report(inlay: Callable[..., Any], calls: Callable[..., Any]) -> None:
-    seen = calls("inlay.evaluate.report", "write_report", result="page.html")
+    alone = SimpleNamespace(entries=[SimpleNamespace(runs=["a"])])
+    both = SimpleNamespace(entries=[SimpleNamespace(runs=["a"]), SimpleNamespace(runs=["b"])])
+    tables: list[Any] = []
+    calls("inlay.evaluate.report_numbers", "numbers", result={"reference": "A"}, print_comparison=tables.append)
+    calls("inlay.evaluate.report", "report", result=("page.html", alone))
     assert inlay("report", "a").out == "page.html\n"
-    inlay("report", "a", "b")
+    assert tables == [], "one run has its page alone"
+    seen = calls("inlay.evaluate.report", "report", result=("page.html", both))
+    assert inlay("report", "a", "b").out == "page.html\n"
+    assert tables == [both]
+    assert inlay("report", "a", "b", "--json").out == '{"page": "page.html", "reference": "A"}\n'
+    assert tables == [both], "nothing but the object on standard output"
     inlay("report", "a", "b", "--out", "c.html")
     inlay("report", "a", "out=d.html")
-    assert seen == [
-        (["a"], str(Path("a/report.html"))),
-        (["a", "b"], "report.html"),
-        (["a", "b"], "c.html"),
-        (["a"], "d.html"),
-    ]
+    assert seen == [(["a", "b"], None), (["a", "b"], None), (["a", "b"], Path("c.html")), (["a"], Path("d.html"))]
 
 
 def test_prepare_says_what_it_made(inlay: Callable[..., Any], tmp_path: Path) -> None:
@@ -157,5 +162,5 @@ def test_prepare_says_what_it_made(inlay: Callable[..., Any], tmp_path: Path) ->
 
 
 def test_an_error_of_the_package_reaches_the_user(inlay: Callable[..., Any], calls: Callable[..., Any]) -> None:
-    calls("inlay.evaluate.report", "write_report", result=BadInput("no run at 'a'"))
+    calls("inlay.evaluate.report", "report", result=BadInput("no run at 'a'"))
     assert inlay("report", "a") == (2, "", "inlay: no run at 'a'\n")

@@ -15,7 +15,7 @@ from inlay.evaluate.report import write_report
 from inlay.evaluate.run import evaluate
 from inlay.evaluate.tasks.held_out import HeldOutConfig
 
-VOID = {"meta", "br", "img", "input", "link", "hr", "line", "rect", "polyline", "circle"}
+VOID = {"meta", "br", "img", "input", "link", "hr", "wbr", "line", "rect", "polyline", "circle"}
 HOSTILE = "x = \"</script><script>alert(1)</script>\" # <b> & 'quote' {{ 7 * 7 }} \u2028"
 
 
@@ -146,15 +146,26 @@ def test_a_bare_run_still_has_a_report(run: Path) -> None:
     assert "No samples yet" in shown
 
 
-def test_several_runs_are_laid_over_each_other(full_run: Path, tmp_path: Path) -> None:
-    other = tmp_path / "again" / "run"
-    shutil.copytree(full_run, other)
-    out = tmp_path / "both.html"
-    assert write_report([full_run, other], out) == str(out)
-    page = Page(out.read_text(encoding="utf-8"))
-    charts = json.loads(page.scripts[0])
-    assert all([series["name"] for series in chart["series"]] == ["run (1)", "run (2)"] for chart in charts)
-    assert len(charts) == 7
+def test_what_went_wrong_is_said_at_the_top(full_run: Path) -> None:
+    lines = [
+        {
+            "step": 301,
+            "tokens": 1,
+            "seconds": 1.0,
+            "warning": {"rule": "repeating_rows", "text": f"<b>row</b> {number}"},
+        }
+        for number in range(2)
+    ]
+    with (full_run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write("\n" + "".join(json.dumps(line) + "\n" for line in lines))
+        file.write('{"step": 302, "tokens": 1, "seconds": 1.0, "train/loss": NaN}\n')
+        file.write('{"step": 303, "tokens": 1, "seconds": 1.0, "plan/total_steps": 400}\n')
+    text = Path(write_report([full_run])).read_text(encoding="utf-8")
+    shown = " ".join("".join(Page(text).texts).split())
+    assert "repeating_rows (step 301), 2 times: <b>row</b> 0" in shown
+    assert "train/loss is not a finite number at step 302" in shown
+    assert "303 of 400 steps: not finished" in shown
+    assert text.index("repeating_rows") < text.index("<h2>Learning")
 
 
 def test_gold_that_failed_is_said_at_the_top(full_run: Path) -> None:

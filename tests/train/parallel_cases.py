@@ -36,10 +36,11 @@ MIXED = {
         "conv": {"mixer": {"kind": "short_conv", "kernel": 3}, "mlp": {"kind": "relu2", "inner": 50}},
         "full": {"mixer": {**ATTENTION, "softcap": 30.0}, "mlp": SWIGLU},
     },
-    "kv_share": {"kind": "adjacent"},
+    "kv_share": {"kind": "pairs"},
     "tie_embeddings": False,
     "head_softcap": 20.0,
 }
+MEASURED = ("train/loss", "train/mtp_loss", "train/horizon_error", "train/gradient_norm")
 CHECKPOINTS = {"checkpoints": {"kind": "checkpoints", "every_seconds": None, "every_steps": 3, "keep": 9}}
 
 
@@ -63,9 +64,7 @@ class Watch(Callback):
         self.rows.append([hashlib.sha256(row.tobytes()).hexdigest()[:12] for row in batch.tokens])
 
     def record(self, trainer: Trainer, values: dict[str, Any]) -> None:
-        self.logged.append(
-            {name: value for name, value in values.items() if name.startswith("train/") and name != "train/fill"}
-        )
+        self.logged.append({name: value for name, value in values.items() if name.startswith(MEASURED)})
 
 
 def untrained(trainer: Trainer, wanted: str) -> None:

@@ -7,6 +7,7 @@ must be the same bits on any number of ranks. Prints one JSON object a rank: wha
 
 import json
 import os
+import shutil
 import sys
 import time
 import traceback
@@ -91,6 +92,7 @@ class Trainer:
         self.meters, self.callbacks, self.notices = Meters(), [], []
         self.rows, self.tokenizer = SimpleNamespace(store_hash="s"), SimpleNamespace(hash="t")
         self.loader_state = SimpleNamespace(to_dict=lambda: {"epoch": 0, "row": self.step, "store": "s"})
+        self.plan, self.stage = SimpleNamespace(context=lambda stage: 128), None
         self.step, self.tokens, self.seconds, self.total_steps, self.vocab_size = 0, 0, 0.0, 9, 7
 
     def train(self, steps: int) -> None:
@@ -168,6 +170,8 @@ def main() -> None:
     torch.set_num_threads(1)
     for number, job in enumerate(json.loads(sys.argv[1])):
         run = Path(job["run"])
+        if "copy" in job:
+            shutil.copytree(job["copy"], run, dirs_exist_ok=True)
         results = [run.parent / f"{run.name}-job{number}-rank{rank}.json" for rank in range(job["world"])]
         children = []
         for rank, out in enumerate(results):

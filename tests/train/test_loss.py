@@ -1,7 +1,10 @@
 """The chunked loss against torch's own, whole, in fp32 and fp64."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from tests.train.tiny_training import config, lines, start
 from torch import Tensor
 from torch.nn import functional
 
@@ -56,6 +59,62 @@ def test_value_and_gradients_equal_the_whole_table(count: int, dtype: torch.dtyp
     assert loss.dtype == torch.float32
     assert weight.grad is not None
     assert weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("count", [7, CHUNK + 1])
+@pytest.mark.parametrize("softcap", [None, 2.0, 30.0])
+@pytest.mark.parametrize("z_loss", [1e-4, 0.1])
+def test_z_loss_is_in_the_slope_alone(count: int, softcap: float | None, z_loss: float) -> None:
+    """Against autograd in float64: what is differentiated is each token's loss and z log(Z)^2 of its capped logits, in
+    the same weights; what is reported is the loss."""
+    hidden, weight, targets, weights = inputs(count, seed=count)
+    loss, each = cross_entropy(hidden, weight, targets, weights, 1.0 / weights.sum(), step_with(softcap, z_loss))
+    loss.backward()
+    wide, table = (tensor.detach().double().requires_grad_() for tensor in (hidden, weight))
+    logits = capped(wide @ table.T, softcap)
+    plain = functional.cross_entropy(logits, targets, reduction="none")
+    scaled = weights.double() / weights.double().sum()
+    (scaled * (plain + z_loss * torch.logsumexp(logits, -1).square())).sum().backward()
+    torch.testing.assert_close(loss.detach(), (scaled * plain).sum().float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(each, plain.detach().float(), atol=1e-5, rtol=1e-5)
+    for found, witness in ((hidden.grad, wide.grad), (weight.grad, table.grad)):
+        assert found is not None
+        assert witness is not None
+        torch.testing.assert_close(found, witness.float(), atol=1e-5, rtol=1e-4)
+    without, _ = cross_entropy(hidden, weight, targets, weights, 1.0 / weights.sum(), step_with(softcap))
+    hidden.grad = None
+    without.backward()
+    assert torch.equal(without, loss)
+    assert hidden.grad is not None
+    assert witness is not None
+    bare = wide.grad.float() - hidden.grad  # what z adds: enough to be seen
+    assert float(bare.norm()) > 1e-5 * float(hidden.grad.norm())
+
+
+def test_z_loss_draws_the_normaliser_to_zero() -> None:
+    """What it is for: with no say from targets, log Z shrinks where it is large on either side."""
+    hidden, weight, targets, _ = inputs(40)
+    step = step_with(None, 1.0)
+    for offset in (8.0, -8.0):
+        shifted = torch.cat([hidden.detach(), torch.full((40, 1), offset)], 1).requires_grad_()
+        table = torch.cat([0.01 * weight.detach(), torch.ones(VOCAB, 1)], 1)
+        cross_entropy(shifted, table, targets, torch.ones(40), torch.tensor(1 / 40), step)[0].backward()
+        assert shifted.grad is not None
+        assert bool((shifted.grad[:, -1] * offset > 0).all())  # descent makes the offset smaller
+
+
+def test_a_run_with_z_loss_reports_losses_without_it(store: Path, tmp_path: Path) -> None:
+    """`train.z_loss` comes through to the gradient, and not to the log."""
+    logged, moved = [], []
+    for z_loss in (0.0, 0.1):
+        trainer = start(config(store, train={"steps": 1, "z_loss": z_loss}), tmp_path / f"run{z_loss}")
+        trainer.run_to_end()
+        (record,) = [line for line in lines(trainer.run.path) if "train/gradient_norm" in line]
+        logged.append({name: value for name, value in record.items() if name.startswith("train/loss")})
+        moved.append(record["train/gradient_norm"])
+    assert logged[0]
+    assert logged[0] == logged[1]
+    assert moved[0] != pytest.approx(moved[1], rel=1e-3)
 
 
 @pytest.mark.parametrize("count", [7, CHUNK + 1])

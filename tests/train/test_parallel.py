@@ -1,5 +1,6 @@
 """One run on 1, 2 and 4 processes is one run: the same curve, the same weights, the same rows."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def test_processes_that_are_not_there_are_refused(strategy: str) -> None:
 
 def test_half_of_an_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
-    with pytest.raises(BadInput, match="WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT .*torchrun"):
+    with pytest.raises(BadInput, match=r"WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT missing.*torchrun"):
         Parallel.join(ParallelConfig())
 
 
@@ -136,7 +137,7 @@ def test_rows_that_cannot_be_shared_are_refused() -> None:
 
 
 def test_an_option_of_the_other_strategy_is_refused() -> None:
-    with pytest.raises(BadInput, match="reduce=each is for parallel.strategy=fsdp"):
+    with pytest.raises(BadInput, match=r"reduce=each is for parallel\.strategy=fsdp"):
         Parallel.join(validate(ParallelConfig, {"strategy": "ddp", "reduce": "each"}))
     with pytest.raises(ConfigError, match="strategy"):
         validate(ParallelConfig, {"strategy": "zero"})
@@ -217,8 +218,6 @@ def test_saved_on_two_it_goes_on_on_any_number(strategy: str, store: Path, tmp_p
     straight = train(case(store, steps=10, **options), tmp_path / "straight")
     run = case(store, steps=10, parallel={"strategy": strategy}, **options)
     ranks.run(2, train_until, run, tmp_path / "run", 6, out=tmp_path / "first")
-    import shutil
-
     finals = {}
     for world in (1, 2, 4):
         out = tmp_path / f"on{world}"

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from inlay.config import ConfigError, validate
 from inlay.train.config import TrainConfig
 from inlay.train.schedule import schedules
+from inlay.train.schedules.constant import Constant
 from inlay.train.schedules.cosine import Cosine
 from inlay.train.schedules.wsd import WarmupStableDecay
 
@@ -53,6 +54,55 @@ def test_cosine_at_named_points() -> None:
     assert schedule.multiplier(110, 110) == pytest.approx(0.1)
 
 
+def test_shapes_of_the_cooldown_at_named_points() -> None:
+    """All start at the peak and end at the floor; half-way down they are where their formula says."""
+    half = {"linear": 0.5, "sqrt": 1.0 - math.sqrt(0.5), "cosine": 0.5}
+    quarter = {"linear": 0.75, "sqrt": 0.5, "cosine": 0.5 + 0.25 * math.sqrt(2.0)}
+    for shape in ("linear", "sqrt", "cosine"):
+        schedule = WarmupStableDecay(warmup_steps=0, decay=0.5, shape=shape, floor=0.1)
+        values = [schedule.multiplier(step, 400) for step in (199, 200, 250, 300, 400)]
+        expected = [1.0, 1.0, 0.1 + 0.9 * quarter[shape], 0.1 + 0.9 * half[shape], 0.1]
+        assert values == pytest.approx(expected)
+
+
+def test_constant_keeps_the_peak() -> None:
+    assert [Constant(warmup_steps=2).multiplier(step, 5) for step in range(5)] == [0.5, 1.0, 1.0, 1.0, 1.0]
+
+
+@given(decay=st.floats(0.0, 1.0), floor=st.floats(0.0, 0.99), shape=st.sampled_from(["linear", "sqrt", "cosine"]))
+def test_the_peak_lasts_as_long_as_the_schedule_says(decay: float, floor: float, shape: str) -> None:
+    every = (
+        WarmupStableDecay(decay=decay, floor=floor, shape=shape),  # type: ignore[arg-type]
+        Cosine(floor=floor),
+        Constant(),
+    )
+    for schedule in every:
+        assert schedule.after_warmup(schedule.stable) == 1.0
+        assert schedule.after_warmup(schedule.stable / 2.0) == 1.0
+        if schedule.stable < 0.99:
+            assert schedule.after_warmup(schedule.stable + 0.5 * (1.0 - schedule.stable)) < 1.0
+        assert 0.0 <= schedule.after_warmup(1.0) <= 1.0
+        assert schedule.fall
+    assert WarmupStableDecay(floor=1.0).stable == Cosine(floor=1.0).stable == 1.0
+
+
+def test_progress_goes_by_tokens() -> None:
+    """Ten steps of one token, then ten of nine: half of the steps are a tenth of the tokens."""
+
+    def done(step: int) -> int:
+        return min(step, 10) + 9 * max(0, step - 10)
+
+    schedule = WarmupStableDecay(warmup_steps=0, decay=1.0)
+    assert schedule.multiplier(10, 20) == pytest.approx(0.5)
+    assert schedule.multiplier(10, 20, done) == pytest.approx(0.9)
+    assert schedule.multiplier(15, 20, done) == pytest.approx(0.45)
+    # Where all steps have the same number of tokens it is the very same number, whatever that is.
+    odd = WarmupStableDecay(warmup_steps=7, decay=0.6, shape="sqrt")
+    for tokens in (3, 4096, 524_287):
+        found = [odd.multiplier(step, 173, lambda step, tokens=tokens: step * tokens) for step in range(173)]
+        assert found == [odd.multiplier(step, 173) for step in range(173)]
+
+
 @pytest.mark.parametrize(
     ("kind", "change"),
     [
@@ -62,6 +112,7 @@ def test_cosine_at_named_points() -> None:
         ("wsd", {"warmup_steps": -1}),
         ("cosine", {"floor": 2.0}),
         ("cosine", {"decay": 0.5}),
+        ("constant", {"floor": 0.5}),
     ],
 )
 def test_bad_values_are_refused_by_name(kind: str, change: dict[str, object]) -> None:

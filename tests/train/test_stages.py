@@ -34,11 +34,12 @@ from inlay.train.trainer import Interrupted, Trainer
 LINEAR = {"kind": "linear", "factor": 2.0}
 STAGES: list[dict[str, Any]] = [
     {"name": "short", "share": 0.4},
-    {"name": "long", "share": 0.4, "sequence_length": 256, "rows": 2, "rope_theta": 1e5, "rewarm_steps": 2},
+    {"name": "long", "share": 0.3, "sequence_length": 256, "rows": 2, "rope_theta": 1e5, "rewarm_steps": 2},
+    {"name": "back", "share": 0.1},
     {"name": "last", "share": 0.2, "sequence_length": 256, "rows": 2, "accumulation": 2, "rope_theta": 1e5}
     | {"rope_scaling": LINEAR, "fim_rate": 1.0, "lr": 0.5},
 ]
-BORDERS = (8, 16)
+BORDERS = (8, 14, 16)
 EVERY_STEP = {
     "metrics": {"kind": "metrics"},
     "checkpoints": {"kind": "checkpoints", "every_seconds": None, "every_steps": 1, "keep": 40},
@@ -65,7 +66,7 @@ def weights(run: Path, step: int) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def straight(store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainRun, Path]:
-    """Twenty steps in three stages, with every checkpoint."""
+    """Twenty steps in four stages, one as the first, with every checkpoint."""
     torch.set_num_threads(1)
     run = staged(store)
     return run, train(run, str(tmp_path_factory.mktemp("staged") / "run")).path
@@ -94,12 +95,13 @@ def test_each_stage_trains_what_the_plan_says(store: Path, straight: tuple[Train
     run, expected = straight
     trainer = start(validate(TrainRun, {**run.to_dict(), "callbacks": AT_THE_END}), tmp_path / "run", seen)
     trainer.run_to_end()
-    assert seen.shapes == [(4, 128)] * 8 + [(2, 256)] * 12
-    assert seen.thetas == [1e4] * 8 + [1e5] * 12
+    assert seen.shapes == [(4, 128)] * 8 + [(2, 256)] * 6 + [(4, 128)] * 2 + [(2, 256)] * 4
+    assert seen.thetas == [1e4] * 8 + [1e5] * 6 + [1e4] * 2 + [1e5] * 4
     assert min(max(seen.plain[:8]), max(seen.plain[8:16])) > 0.0
     assert seen.plain[16:] == [0.0] * 4
-    assert [name for name in seen.phases if name.startswith("stage")] == ["stage long", "stage last"]
+    assert [name for name in seen.phases if name.startswith("stage")] == ["stage long", "stage back", "stage last"]
     assert trainer.tokens == trainer.plan.tokens(20) == 20 * 512
+    assert trainer.plan.context(trainer.stage) == 256
     logged = {line["step"]: line for line in lines(tmp_path / "run") if "train/loss" in line}
     assert sorted(logged) == [10, 20]
     assert logged[20]["lr_multiplier"] == trainer.plan.multiplier(19)
@@ -139,7 +141,7 @@ class StopsAtPhase(Callback):
             stop_with(signal.SIGTERM)(trainer)
 
 
-@pytest.mark.parametrize(("name", "border"), [("stage long", 8), ("stage last", 16)])
+@pytest.mark.parametrize(("name", "border"), [("stage long", 8), ("stage back", 14), ("stage last", 16)])
 def test_stopped_between_two_stages(straight: tuple[TrainRun, Path], tmp_path: Path, name: str, border: int) -> None:
     """The next stage is entered, and none of its steps is done: it is entered again, with the same rows."""
     run, expected = straight
@@ -155,7 +157,7 @@ def test_stopped_between_two_stages(straight: tuple[TrainRun, Path], tmp_path: P
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_at_random_moments(store: Path, tmp_path: Path) -> None:
-    callbacks = {"checkpoints": {**EVERY_STEP["checkpoints"], "every_steps": 3, "keep": 2}}
+    callbacks = {**EVERY_STEP, "checkpoints": {**EVERY_STEP["checkpoints"], "every_steps": 3, "keep": 2}}
     check(staged(store, train={"steps": 60}, callbacks=callbacks), tmp_path, kills=10, longest=0.6)
 
 

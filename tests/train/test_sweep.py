@@ -18,7 +18,10 @@ from inlay.config.compose import compose_choice
 from inlay.train import study
 from inlay.train.run import resume
 from inlay.train.study_page import columns, markdown, print_result, rows, svg, write_pages
-from inlay.train.sweep import Sweep, SweepConfig, is_complete, planned, train_all
+from inlay.train.study_rates import cooled_to
+from inlay.train.sweep import Sweep, SweepConfig, is_complete, planned
+from inlay.train.sweep_run import train_all
+from inlay.train.transfer import COOLED
 
 SMALL = (
     "model=pico",
@@ -42,7 +45,9 @@ run = pathlib.Path(sys.argv[1].removeprefix("resume="))
 with (run.parent / "order.txt").open("a") as file:
     file.write(f"{run.name} {os.getpid()}\\n")
 if run.name.startswith("broken"):
-    sys.exit("inlay: the gradient is not finite")
+    sys.exit("inlay: the disk is full")
+if run.name.startswith("wild"):
+    sys.exit("inlay: the gradient is not finite at step 3")
 if run.name.startswith("slow") and not (run / "tried").exists():
     (run / "tried").touch()
     (run / "metrics.jsonl").write_text('{"step": 1, "tokens": 128}\\n')
@@ -106,17 +111,21 @@ def test_a_wrong_sweep_is_refused(store: Path, wrong: dict[str, Any]) -> None:
 
 
 def test_a_failed_run_stops_no_other_and_is_named(store: Path, tmp_path: Path) -> None:
-    config = sweep_config(store, {"first": [], "broken": [], "last": []})
+    config = sweep_config(store, {"first": [], "broken": [], "wild": [], "last": []})
     sweep = Sweep.create(tmp_path / "sweep", config)
     said: list[str] = []
-    assert train_all(sweep, FAKE, say=said.append) == {"broken-seed0": "the gradient is not finite"}
-    assert order(sweep) == ["first-seed0", "broken-seed0", "last-seed0"]
-    assert [is_complete(sweep.run(arm)) for arm in sweep.arms] == [True, False, True]
-    assert "2/3 broken-seed0: failed: the gradient is not finite" in said[1]
-    assert [entry["status"] for entry in sweep.log()] == [0, 1, 0]
-    # Once more: only what is not complete.
-    train_all(Sweep.open(sweep.path), FAKE)
-    assert order(sweep)[3:] == ["broken-seed0"]
+    reasons = {"broken-seed0": "the disk is full", "wild-seed0": "the gradient is not finite at step 3"}
+    assert train_all(sweep, FAKE, say=said.append) == reasons
+    assert order(sweep) == ["first-seed0", "broken-seed0", "wild-seed0", "last-seed0"]
+    assert [is_complete(sweep.run(arm)) for arm in sweep.arms] == [True, False, False, True]
+    assert "2/4 broken-seed0: failed: the disk is full" in said[1]
+    assert "3/4 wild-seed0: diverged: the gradient is not finite" in said[2]
+    assert [(entry["status"], entry["outcome"]) for entry in sweep.log()] == [
+        (0, "complete"), (1, "failed"), (1, "diverged"), (0, "complete"),
+    ]  # fmt: skip
+    # Once more: what failed for another reason than its own options. What diverged would do so again.
+    assert list(train_all(Sweep.open(sweep.path), FAKE)) == ["broken-seed0"]
+    assert order(sweep)[4:] == ["broken-seed0"]
 
 
 def test_it_refuses_what_is_there_and_what_is_not(store: Path, tmp_path: Path) -> None:
@@ -135,7 +144,8 @@ def test_it_refuses_what_is_there_and_what_is_not(store: Path, tmp_path: Path) -
 
 DRIVER = """
 import sys
-from inlay.train.sweep import Sweep, train_all
+from inlay.train.sweep import Sweep
+from inlay.train.sweep_run import train_all
 train_all(Sweep.open(sys.argv[1]), [sys.executable, "-c", sys.argv[2]])
 """
 
@@ -195,7 +205,7 @@ def test_a_sweep_of_real_runs_from_beginning_to_page(
     for arm in (base, wide):
         assert 0 < arm["decode"]["low"] <= arm["decode"]["median"] <= arm["decode"]["high"]
     paths = write_pages(sweep.path, result)
-    assert [path.name for path in paths] == ["table.md", "curves.svg"]
+    assert [path.name for path in paths] == ["table.md", "curves.svg", "sweep.html"]
     text = paths[0].read_text()
     assert "wide-seed1 failed: it was not trained" in text
     print_result(result)
@@ -217,8 +227,8 @@ def test_a_stopped_sweep_gives_the_weights_of_one_that_was_not(store: Path, tmp_
     assert first.wait(60) == 130
     again = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.splitlines()[-3:] == [
-        str(sweep.path / name) for name in ("result.json", "table.md", "curves.svg")
+    assert again.stdout.splitlines()[-4:] == [
+        str(sweep.path / name) for name in ("result.json", "table.md", "curves.svg", "sweep.html")
     ]
     for arm in straight.arms:
         resume(str(straight.run(arm)))
@@ -302,6 +312,25 @@ def test_the_plot() -> None:
     result = made_result()
     result["arms"] = [{**arm, "runs": []} for arm in result["arms"]]
     assert svg(result) is None
+
+
+@pytest.mark.parametrize("name", ["lr-proxy", "lr-adamw"])
+def test_shipped_searches_are_of_cooled_runs_of_one_length(name: str) -> None:
+    data = compose_choice("experiment", name)
+    config = validate(SweepConfig, {**data, "base": [*data["base"], "data.path=none"]})
+    arms = planned(config)
+    assert len(arms) == 6
+    assert {arm.tokens for arm in arms} == {819200}
+    assert all(cooled_to(arm) <= COOLED for arm in arms)
+
+
+def test_the_optimizer_study_differs_in_nothing_but_optimizer_and_schedule() -> None:
+    data = compose_choice("experiment", "optimizers")
+    some = {name: data["arms"][name] for name in ("adamw-0.003", "muon-0.02", "muon-0.02-constant", "muon-0.02-to-86")}
+    arms = planned(validate(SweepConfig, {**data, "arms": some, "base": [*data["base"], "data.path=none"]}))
+    rest = [{**arm.config.to_dict(), "optim": None, "schedule": None} for arm in arms]
+    assert rest == [rest[0]] * len(arms)
+    assert [round(cooled_to(arm), 2) for arm in arms] == [0.1, 0.0, 1.0, 0.86]
 
 
 @pytest.mark.parametrize("name", ["architecture", "architecture-0.69b"])

@@ -9,7 +9,7 @@ from cyclopts import App
 from inlay import __version__
 from inlay.cli.complete import complete
 from inlay.cli.export import export
-from inlay.cli.inspect import formats, model, plan, rows, spans, stats
+from inlay.cli.inspect import formats, model, optim, plan, rows, spans, stats
 from inlay.cli.judge import evaluate, report
 from inlay.cli.make import demo, prepare, train
 from inlay.cli.sweep import sweep
@@ -31,7 +31,7 @@ def build_app() -> App:
     for place, verb in enumerate((demo, prepare, train, sweep, evaluate, complete, export, report)):
         app.command(verb, sort_key=place)
     inspect = App(name="inspect", sort_key=2, help="Show what a store or a model is made of, and what a run will do.")
-    for verb in (model, plan, rows, stats, spans, formats):
+    for verb in (model, optim, plan, rows, stats, spans, formats):
         inspect.command(verb)
     app.command(inspect)
     return app

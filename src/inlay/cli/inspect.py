@@ -119,6 +119,28 @@ def plan(*overrides: Tail, config: Path | None = None, as_json: Json = False) ->
     print_plan(validate(TrainRun, data, where=str(config or "command line")), has_data, as_json)
 
 
+def optim(preset: str, /, *overrides: Tail, vocabulary: int = 8192, as_json: Json = False) -> None:
+    """What every parameter of a model gets from the optimizer: which one, in what blocks, at which rate and decay.
+
+    Parameters
+    ----------
+    preset
+        One of the files of the group model: nano, base-1b, mla-1b ...
+    overrides
+        Training options as key=value: optim=adamw, optim.per_head=true, model.tie_embeddings=false ...
+    vocabulary
+        Tokens of the tokenizer.
+    as_json
+        One JSON object a line.
+    """
+    from inlay.config import BadInput
+    from inlay.train.routing import print_routing
+
+    if vocabulary < 1:
+        raise BadInput(f"--vocabulary {vocabulary}: give at least 1")
+    print_routing(preset, list(overrides), vocabulary, as_json)
+
+
 def spans(
     file: str,
     /,

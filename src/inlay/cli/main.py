@@ -6,6 +6,7 @@ all of them meet.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -44,11 +45,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check_launch(words: list[str]) -> None:
-    """Raises BadInput for a verb that would do in every process of torchrun what is done once."""
+    """Prepares one of many processes of torchrun. Raises BadInput for a verb that would do in every process what is
+    done once."""
     from inlay.cli.runtime import launched
     from inlay.config.errors import BadInput
 
-    if launched(os.environ)[1] > 1 and words[:1] and words[0] != "train" and not words[0].startswith("-"):
+    if launched(os.environ)[1] < 2:
+        return
+    # When one process fails torchrun asks the others to end at once: the one that says why must live to do it. A run
+    # that is under way has a handler of its own, and torchrun kills what has not ended half a minute later.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if words[:1] and words[0] != "train" and not words[0].startswith("-"):
         raise BadInput(f"'inlay {words[0]}' is one process: start it without torchrun, which is for: inlay train")
 
 

@@ -28,9 +28,9 @@ def sweep(*overrides: Tail, config: Path | None = None, plan: Flag = False) -> i
     Parameters
     ----------
     overrides
-        experiment=NAME, out=DIR, resume=DIR; grid={optim.lr:[0.01,0.02,0.04]}, search=refine or search=optuna, seeds=[0],
-        arms=[base,mla] (some of its arms), launcher=slurm, target.model=PRESET; data.path, train.tokens and whatever
-        else all runs have in common. transfer=DIR reads the curve of a sweep for another target.
+        experiment=NAME, out=DIR, resume=DIR; grid={optim.lr:[0.01,0.02,0.04]}, search=refine or search=optuna,
+        seeds=[0], arms=[base,mla] (some of its arms), launcher=slurm, target.model=PRESET; data.path, train.tokens and
+        whatever else all runs have in common. transfer=DIR reads the curve of a sweep for another target.
     config
         Start from this file, such as DIR/sweep.yaml, in place of an experiment.
     plan
@@ -63,12 +63,13 @@ def read(overrides: Sequence[str], file: Path | None) -> "SweepConfig":
     from inlay.config import BadInput, nearest, validate
     from inlay.config.compose import apply_overrides, compose_choice, list_groups
     from inlay.config.yaml_file import load_yaml
-    from inlay.train.sweep import SweepConfig
+    from inlay.train.sweep import SweepConfig, with_grid
 
     name, rest = take(overrides, "experiment")
     own = [text for text in rest if text.lstrip("+~").partition("=")[0].split(".")[0] in OWN]
-    alone = any(text.startswith(("grid=", "search=")) for text in own)
-    if name is not None and file is not None or name is None and file is None and not alone:
+    alone = any(text.startswith(("grid=", "search=", "search.kind=")) for text in own)
+    sources = (name is not None) + (file is not None)
+    if sources > 1 or (not sources and not alone):
         have = ", ".join(list_groups()["experiment"])
         raise BadInput(f"give experiment=NAME ({have}), --config FILE, or grid={{KEY:[VALUE,...]}} or search=KIND")
     data: dict[str, Any] = {"base": []}
@@ -77,17 +78,16 @@ def read(overrides: Sequence[str], file: Path | None) -> "SweepConfig":
     elif file is not None:
         data = load_yaml(file)
     arms = dict(data.get("arms") or {})
-    full = SweepConfig.model_fields
     if any(text.startswith("target.") for text in own):
         data["target"] = {**NO_TARGET, **(data.get("target") or {})}
-    data = apply_overrides({**{key: None for key in (*full, "grid")}, **data}, own)
+    data = apply_overrides({**dict.fromkeys([*SweepConfig.model_fields, "grid"]), **data}, own)
     if isinstance(data["arms"], list):
         for arm in data["arms"]:
             if arm not in arms:
                 raise BadInput(f"there is no arm '{arm}'{nearest(str(arm), arms)}")
         data["arms"] = {arm: arms[arm] for arm in data["arms"]}
     data["base"] = [*(data.get("base") or []), *(text for text in rest if text not in own)]
-    given = {key: value for key, value in data.items() if value is not None}
+    given = with_grid({key: value for key, value in data.items() if value is not None})
     return validate(SweepConfig, given, where=str(file or (f"experiment={name}" if name else "command line")))
 
 

@@ -107,10 +107,10 @@ class DataConfig(Config):
         return MixedRows(opened, self.shares() if shares is None else shares)
 
     def open_source(self, name: str, split: str, fim: FimConfig, length: int, seed: int) -> Rows:
-        """The rows of one source of the mixture under `fim` (`fim_of`). The main one has the rows it has alone; the
-        others have a seed of their own, for document 7 of two stores not to be cut alike."""
+        """The rows of one source of the mixture under `fim` (`fim_of`). The main one has the rows it has alone; in
+        training the others have a seed of their own, for document 7 of two stores not to be cut alike."""
         source = self.sources[name]
-        if name != self.main_source:
+        if name != self.main_source and split == "train":
             seed = Draws(seed, "source", name).integer(0, 1 << 32)
         shortest = None if source.content == "english" and not source.fim_rate else self.shortest_piece
         return Rows(source.path, split, fim, length, seed, shortest)

@@ -21,7 +21,6 @@ from inlay.data.supply import row_shares
 from inlay.fim.format import Kind, Region
 from inlay.text.tokenizer import Tokenizer
 
-
 _TEXT = (Region.TEXT, Region.PREFIX, Region.SUFFIX, Region.MIDDLE)
 
 

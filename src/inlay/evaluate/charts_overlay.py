@@ -47,8 +47,8 @@ class Overlay:
 
 
 def style_of(index: int) -> str:
-    """The classes of an entry: a colour and a dash; twelve entries are all different."""
-    return f"c{index % COLOURS} d{(index + index // COLOURS) % DASHES}"
+    """The classes of an entry: a colour and a dash. With their markers, twelve entries differ without any colour."""
+    return f"c{index % COLOURS} d{index % DASHES}"
 
 
 def time_unit(seconds: float) -> tuple[float, str]:
@@ -105,7 +105,7 @@ def marker(index: int, x: float, y: float, size: float = 3.2) -> Markup:
         f"M{x},{y + 1.25 * a:.1f}l{wide},{-tall}h{-2 * wide}z",
         f"M{x - a},{y - a}l{2 * a},{2 * a}m0,{-2 * a}l{-2 * a},{2 * a}",
     )
-    kind = (index + index // MARKERS) % MARKERS
+    kind = (index + MARKERS // 2 * (index // MARKERS)) % MARKERS
     return Markup(f'<path class="mark{" open" if kind == 5 else ""} c{index % COLOURS}" d="{shapes[kind]}"/>')
 
 

@@ -77,8 +77,8 @@ def compare(runs: Sequence[RunData]) -> Comparison:
     """Compares runs; the first is what the others are compared with."""
     entries = entries_of(runs)
     kinds = _kinds(runs)
-    same_text = _same(runs, lambda run: run.tokenizer) and _same(runs, lambda run: run.store)
-    losses = {kind: {unit: _losses(entries, kind, unit, same_text) for unit in LOGGED} for kind, _ in kinds}
+    alike = same_text(runs)
+    losses = {kind: {unit: _losses(entries, kind, unit) for unit in LOGGED} for kind, _ in kinds}
     differing, shared = split_keys([entry.runs[0].config for entry in entries if not entry.runs[0].unreadable])
     readable = [not entry.runs[0].unreadable for entry in entries]
     differing = [(key, _spread(texts, readable)) for key, texts in differing]
@@ -86,7 +86,7 @@ def compare(runs: Sequence[RunData]) -> Comparison:
         entries=entries,
         kinds=kinds,
         losses=losses,
-        same_text=same_text,
+        same_text=alike,
         notices=_notices(runs, entries, kinds),
         differing=_with_seeds(differing, entries),
         shared=[(key, text) for key, text in shared if key != "seed" or not any(e.several for e in entries)],
@@ -118,9 +118,16 @@ def final(entry: Entry, kind: str, unit: str) -> float | None:
     return entry.mean(lambda run: _last(run, kind, unit))
 
 
+def same_text(runs: Sequence[RunData]) -> bool:
+    """Whether nothing says that runs have different tokenizers or stores."""
+    return _same(runs, lambda run: run.tokenizer) and _same(runs, lambda run: run.store)
+
+
 def same_rows(entry: Entry, other: Entry, kind: str) -> bool:
     """Whether two entries were validated on the same tokens of the same documents."""
     runs = [*entry.complete, *other.complete]
+    if not same_text(runs):
+        return False
     digests = {run.validated.kinds[kind].digest for run in runs if run.validated and kind in run.validated.kinds}
     if all(run.validated and kind in run.validated.kinds for run in runs):
         return len(digests) == 1
@@ -137,7 +144,7 @@ def best(comparison: Comparison, kind: str) -> list[Entry]:
     return sorted(having, key=lambda entry: found[entry.letter].value)
 
 
-def _losses(entries: list[Entry], kind: str, unit: str, same_text: bool) -> dict[str, Loss]:
+def _losses(entries: list[Entry], kind: str, unit: str) -> dict[str, Loss]:
     found: dict[str, Loss] = {}
     for entry in entries:
         value = final(entry, kind, unit)
@@ -150,7 +157,7 @@ def _losses(entries: list[Entry], kind: str, unit: str, same_text: bool) -> dict
             value,
             loss_interval(mean_of(sums), unit) if alike else None,
             tuple(values) if entry.several else (),
-            difference(entry, entries[0], kind, unit) if entry is not entries[0] and same_text else None,
+            difference(entry, entries[0], kind, unit) if entry is not entries[0] else None,
         )
     return found
 
@@ -213,8 +220,8 @@ def _at_equal(
         return None
     ends = [min((curve[-1][0] for curve in curves(entry, kinds[0][0]) if curve), default=0.0) for entry in entries]
     ends = [end for end in ends if end > 0.0]
-    if len(ends) < 2:
-        return None
+    if len(ends) < 2 or max(ends) - min(ends) <= TOKENS_APART * max(ends):
+        return None  # the final losses are at equal tokens (or time) already
     limit = min(ends)
     found: dict[str, dict[str, float]] = {}
     for kind, _ in kinds:

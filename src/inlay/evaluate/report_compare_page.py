@@ -22,6 +22,8 @@ from inlay.evaluate.table import gold_lines
 
 MAIN_KINDS = 2
 """Kinds that the head of the page speaks of: plain text and the middles of the first order."""
+MOST_SEEDS = 8
+"""Seeds that are named one by one."""
 UNIT_TITLES = {"bits_per_byte": "bits per byte", "nats": "nats per token"}
 Column = tuple[str, Callable[[Entry], str]]
 
@@ -29,12 +31,13 @@ Column = tuple[str, Callable[[Entry], str]]
 def render_comparison(comparison: Comparison) -> str:
     """The page as HTML text."""
     entries = comparison.entries
+    what = "recipes" if any(entry.several for entry in entries) else "runs"
     tasks = list(dict.fromkeys(task for entry in entries for run in entry.runs for task in run.evaluations))
     columns, unlogged = _columns(entries)
     panels = _panels(comparison)
     return render(
         "report_compare.html.jinja",
-        title=" · ".join(entry.name for entry in entries) if len(entries) < 4 else f"{len(entries)} runs compared",
+        title=" · ".join(entry.name for entry in entries) if len(entries) < 4 else f"{len(entries)} {what} compared",
         count=sum(len(entry.runs) for entry in entries),
         entries=[_entry(entry) for entry in entries],
         colours=COLOURS,
@@ -50,6 +53,8 @@ def render_comparison(comparison: Comparison) -> str:
         panels=panels,
         chart_data=[chart.data for panel in panels for view in panel["views"] for chart in view["charts"]],
         units=_units(comparison),
+        documents=_documents(comparison),
+        several=any(entry.several for entry in entries),
         tasks=[task_view(task, entries) for task in tasks],
         gaps=gaps(entries),
         tallies=tallies(entries),
@@ -59,14 +64,29 @@ def render_comparison(comparison: Comparison) -> str:
     )
 
 
+def _documents(comparison: Comparison) -> str:
+    """How many held-out documents the intervals come from; empty without any interval."""
+    losses = [loss for units in comparison.losses.values() for loss in units["bits_per_byte"].values()]
+    counts = sorted({loss.interval.documents for loss in losses if loss.interval is not None})
+    return "" if not counts else f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
 def _entry(entry: Entry) -> dict[str, Any]:
-    seeds = ", ".join(str(run.config.get("seed", "?")) for run in entry.runs)
+    seeds = ", ".join(str(run.config.get("seed", "?")) for run in entry.runs[:MOST_SEEDS])
     return {
         "entry": entry,
-        "seeds": f"{len(entry.runs)} seeds: {seeds}" if entry.several else "",
-        "states": [(run.name if entry.several else "", *state(run)) for run in entry.runs],
+        "seeds": f"seeds {seeds}{' ...' if len(entry.runs) > MOST_SEEDS else ''}" if entry.several else "",
+        "states": _states(entry),
         "paths": [str(run.path) for run in entry.runs],
     }
+
+
+def _states(entry: Entry) -> list[tuple[str, str, bool]]:
+    """(the run's name where runs of a group differ, its state, whether that is bad)."""
+    found = [state(run) for run in entry.runs]
+    if len(set(found)) == 1:
+        return [("", found[0][0] + (" each" if entry.several else ""), found[0][1])]
+    return [(run.name, *one) for run, one in zip(entry.runs, found, strict=True)]
 
 
 def state(run: RunData) -> tuple[str, bool]:

@@ -228,11 +228,12 @@ def _planned_steps(record: dict[str, Any], rows: list[dict[str, Any]], config: d
     for value in planned:
         if isinstance(value, int) and not isinstance(value, bool):
             return value
-    sizes = [train.get(name) for name in ("tokens", "rows", "sequence_length")]
-    if config.get("stages") or not all(isinstance(size, int) and size > 0 for size in sizes):
+    tokens, rows_of_step, length = (train.get(name) for name in ("tokens", "rows", "sequence_length"))
+    if config.get("stages") or not (
+        isinstance(tokens, int) and isinstance(rows_of_step, int) and isinstance(length, int)
+    ):
         return None
-    tokens, width, length = sizes
-    return -(-tokens // (width * length))
+    return math.ceil(tokens / (rows_of_step * length)) if rows_of_step * length > 0 else None
 
 
 def _tokenizer_hash(run: RunDir) -> str | None:

@@ -120,8 +120,8 @@ def orthogonalise(matrices: Tensor, steps: int, dtype: torch.dtype | None = None
     """The nearest semi-orthogonal matrices, roughly (singular values in about 0.7 to 1.2): [K, m, n] to fp32 [K, m, n].
 
     Quintic Newton-Schulz iteration on the side with fewer rows, in `dtype` (None: `iteration_dtype`; fp64 stays fp64).
-    The result does not depend on the scale of a matrix; a zero matrix stays zero, and directions that a matrix of lower
-    rank lacks stay absent.
+    The result does not depend on the scale of a matrix, and a zero matrix stays zero. Directions that a matrix of lower
+    rank lacks stay absent in fp32; in bf16 the rounding of the others takes their place.
     """
     a, b, c = COEFFICIENTS
     x = matrices.to(dtype or iteration_dtype(matrices.device))

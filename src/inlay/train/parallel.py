@@ -36,7 +36,7 @@ class ParallelConfig(Config):
     of the optimizer's state (FSDP2). `auto` is ddp under torchrun and one plain process without it."""
     shard: Literal["full", "grad"] = "full"
     """fsdp: `full` drops a block's gathered parameters after its forward pass and gathers them again for its backward
-    pass; `grad` keeps them in between: a third less traffic, and the memory of the whole model in the activation type."""
+    pass; `grad` keeps them in between: a third less traffic, and a whole model in the activation type in memory."""
     reduce: Literal["last", "each"] = "last"
     """Micro-batches after which gradients are summed over processes. `each` is for fsdp: no process then ever holds the
     whole gradient, at the price of that traffic for each micro-batch."""
@@ -192,9 +192,7 @@ def _started() -> tuple[int, int, int] | None:
     if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= set(missing):
         return None
     if missing:
-        raise BadInput(
-            f"{' and '.join(missing)} is not set although other variables of torchrun are: start with {LAUNCH}"
-        )
+        raise BadInput(f"{', '.join(missing)} missing, though other variables of torchrun are set: start with {LAUNCH}")
     rank, world, local = (int(os.environ[name]) for name in _VARIABLES[:3])
     return rank, world, local
 

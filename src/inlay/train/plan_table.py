@@ -116,6 +116,11 @@ def print_plan(config: TrainRun, with_data: bool, as_json: bool) -> None:
     print(json.dumps(plan_dict(config, plan, uses)) if as_json else plan_text(config, plan, uses))
 
 
+def plan_notice(config: TrainRun, plan: Plan, rows: Rows | MixedRows) -> str:
+    """What a trainer says before its first step. Raises BadInput as `stage_uses` does."""
+    return plan_text(config, plan, stage_uses(config.data, plan, rows))
+
+
 def plan_text(config: TrainRun, plan: Plan, uses: Sequence[StageUse] = ()) -> str:
     """The plan for people, in lines of at most 80 characters where no name is longer."""
     from rich.console import Console
@@ -230,8 +235,8 @@ def _schedule_lines(config: TrainRun, plan: Plan) -> list[str]:
             if schedule.stable
             else schedule.fall
         )
-    peaks = ", ".join(f"{name} {value:g}" for name, value in _peaks(config).items())
-    return [f"{schedule.kind}: {warmup}{rest}", f"peak rates of {config.optim.kind}: {peaks}"]
+    peaks = ", ".join(f"{name} {rate:g}" for name, rate in _peaks(config).items())
+    return [f"{schedule.kind}: {warmup}{rest}", f"{config.optim.kind}: peak rates {peaks}"]
 
 
 def _percent(share: float) -> str:
@@ -272,6 +277,6 @@ def _use_table(uses: Sequence[StageUse]) -> "Table":
 
 
 def _peaks(config: TrainRun) -> dict[str, float]:
-    """The peak rates that the optimizer's options name."""
-    options = config.optim.to_dict()
-    return {name: value for name, value in options.items() if name.split("_")[-1] == "lr" and value is not None}
+    """Peak learning rates by class of parameters; `head` counts only where it is not the embedding."""
+    peaks = {name: treatment.lr for name, treatment in config.optim.treatments().items()}
+    return {name: rate for name, rate in peaks.items() if name != "head" or not config.model.tie_embeddings}

@@ -33,7 +33,7 @@ def train(config: TrainRun, out: str | None = None) -> RunDir:
     with Parallel.join(config.parallel) as parallel:
         start, made = None, None
         with parallel.together():
-            store = TokenStore.open(config.data.path, verify=parallel.main)
+            store = _open_stores(config, verify=parallel.main)
             if config.start_from is not None:
                 start = read_start(config.start_from)
                 check_tokenizer(start, store)
@@ -56,7 +56,7 @@ def _begin(config: TrainRun, run: RunDir, parallel: Parallel, start: Start | Non
     """`start` is what `config.start_from` offers, when the caller has read it."""
     with parallel.together():
         _wait_for(run)
-        store = TokenStore.open(config.data.path, verify=False)
+        store = _open_stores(config, verify=False)
         if parallel.main:
             _copy_tokenizer(store, run)
         if config.start_from is not None:
@@ -88,7 +88,7 @@ def resume(path: str, overrides: Sequence[str] = ()) -> RunDir:
     config = validate(TrainRun, data, where=str(run.config_file))
     with Parallel.join(config.parallel) as parallel:
         with parallel.together():
-            store = TokenStore.open(config.data.path, verify=parallel.main)
+            store = _open_stores(config, verify=parallel.main)
         if config.start_from is not None and not parallel.gather(bool(checkpoint.folders(run.path)))[0]:
             _begin(config, run, parallel)  # killed before it had weights of its own
             return run
@@ -122,6 +122,12 @@ def _vocab_size(run: RunDir) -> int | None:
         except InlayError:
             continue
     return None
+
+
+def _open_stores(config: TrainRun, verify: bool) -> TokenStore:
+    """Opens every store of the run, and returns the main one."""
+    stores = {path: TokenStore.open(path, verify=verify) for path in config.data.paths}
+    return stores[config.data.main]
 
 
 def _copy_tokenizer(store: TokenStore, run: RunDir) -> None:

@@ -158,7 +158,8 @@ class Saver:
     def _check(self, trainer: "Trainer", folder: Path, record: dict[str, Any]) -> None:
         run = trainer.run
         if record["loader"]["store"] != trainer.rows.store_hash:
-            raise BadInput(f"the store {trainer.config.data.path} is not the one that {run.path} was trained on")
+            stores = " or ".join(trainer.config.data.paths)
+            raise BadInput(f"the store {stores} is not the one that {run.path} was trained on")
         # Validated first: a run from before an option existed has its default.
         recorded = validate(TrainRun, record["config"], where=str(folder)).to_dict()
         then, now = _deciding(recorded), _deciding(trainer.config.to_dict())
@@ -250,15 +251,11 @@ def _targets(trainer: "Trainer", folder: Path, reader: storage.SafetensorsReader
     where a state is of its parameter's shape and that is."""
     parameters = {storage.key(WEIGHTS, name): value.detach() for name, value in trainer.model.named_parameters()}
     stored = {name for name in reader.tensors if name.startswith(storage.key(WEIGHTS, ""))}
-    wrong = sorted(stored ^ parameters.keys())
-    wrong += [
-        name for name in sorted(stored & parameters.keys()) if reader.tensors[name].size != parameters[name].shape
-    ]
+    wrong = stored ^ parameters.keys()
+    wrong |= {name for name in stored & parameters.keys() if reader.tensors[name].size != parameters[name].shape}
     if wrong:
-        name = wrong[0].partition(":")[2]
-        raise InlayError(
-            f"the weights in {folder} are not those of the model: see '{name}' and {len(wrong) - 1} others"
-        )
+        name = min(wrong).partition(":")[2]
+        raise InlayError(f"{len(wrong)} weights in {folder} are not those of the model, the first: '{name}'")
     targets: dict[str, Tensor] = dict(parameters)
     for name, tensor in reader.tensors.items():
         if name in stored:
@@ -329,8 +326,13 @@ def _record(trainer: "Trainer") -> dict[str, Any]:
 
 
 def _deciding(config: dict[str, Any]) -> dict[str, Any]:
-    """The parts of a configuration that decide the weights. The store is compared by content, so that it may move."""
+    """The parts of a configuration that decide the weights. Stores are compared by content, so that they may move."""
     data = {key: value for key, value in config["data"].items() if key not in ("path", "workers")}
+    apart = ("path", "max_epochs")
+    data["sources"] = {
+        name: {key: value for key, value in source.items() if key not in apart}
+        for name, source in data["sources"].items()
+    }
     deciding = {group: value for group, value in config.items() if group not in ("callbacks", "parallel")}
     return {**deciding, "data": data}
 

@@ -166,7 +166,7 @@ def _decode_rate(engine: Engine, prompt: list[int], new: int) -> float:
 
 def _prompts(sweep: Sweep, length: int) -> list[list[int]]:
     """The beginnings of the held-out documents that are long enough, of all of them when none is."""
-    split = TokenStore.open(sweep.arms[0].config.data.path, verify=False).split("validation")
+    split = TokenStore.open(sweep.arms[0].config.data.main, verify=False).split("validation")
     order = sorted(range(len(split)), key=lambda index: split.lengths[index] < length)
     return [split.tokens(index, 0, min(length, int(split.lengths[index]))).tolist() for index in order[:ROUNDS]]
 

@@ -108,11 +108,9 @@ def notes(result: Result) -> list[str]:
         found.append(
             "Decoding: one row in fp32, greedy, with the cache, arms interleaved; median (lowest-highest) of rounds."
         )
-    for state in ("diverged", "pruned"):
-        for arm in result["arms"]:
-            if seeds := arm.get(state):
-                of = "" if len(seeds) == 1 and not arm["runs"] else f" with seed {', '.join(map(str, seeds))}"
-                found.append(f"{arm['name']} {'was ' if state == 'pruned' else ''}{state}{of}.")
+    for arm in result["arms"]:
+        if seeds := arm.get("pruned"):
+            found.append(f"{arm['name']} was stopped early by the search, with seed {', '.join(map(str, seeds))}.")
     return found + [f"{folder} failed: {reason}" for folder, reason in result["failed"].items()]
 
 

@@ -111,7 +111,7 @@ class _Conductor:
         run = self._sweep.run(arm)
         log = self._sweep.path / "logs" / f"{arm.folder}.txt"
         task = Task(arm.folder, (*self._command, f"resume={run}"), log)
-        number = len(self._sweep.outcomes()) + len(self._failed) + len(self._running) + 1
+        number = len({**self._sweep.outcomes(), **self._gave_up}) + len(self._running) + 1
         load, tokens = _load(), trained_tokens(run)
         self._running[arm.folder] = _Running(arm, task, self._pool.start(task), number, load, tokens)
 

@@ -23,6 +23,7 @@ import torch
 from inlay.config import InlayError
 from inlay.config.run_dir import RunDir
 from inlay.data.loader import Batch, Loader, LoaderState, Rows
+from inlay.data.mixture import MixedRows
 from inlay.model import Transformer, build
 from inlay.train.compiler import why_not_compiled
 from inlay.train.config import TrainRun
@@ -293,11 +294,12 @@ class Trainer:
         if stage.model != self.model.config:
             self.model.adopt(stage.model)
         if stage.index != before.index and self.step == stage.start:
-            if stage.order != before.order:
+            # Not `before`: a run that resumes right here enters this stage from the first one.
+            if stage.order != self.plan.stages[stage.index - 1].order:
                 self.loader_state = self.rows.begin_stage(self.loader_state)
             self.phase(f"stage {stage.name}")
 
-    def _open_rows(self, stage: Stage) -> Rows:
+    def _open_rows(self, stage: Stage) -> Rows | MixedRows:
         return self.config.data.open("train", stage.fim, stage.sequence_length, self.config.seed, stage.shares)
 
     # ---- compile, signals, logs --------------------------------------------------------------------------------------

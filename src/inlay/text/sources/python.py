@@ -115,16 +115,21 @@ def _standard_library(suffixes: tuple[str, ...]) -> Iterator[_Candidate]:
                 yield f"{_STDLIB}/{top}", f"{_STDLIB}/{path}", file, _STDLIB_LICENCE
 
 
-def _installed(suffixes: tuple[str, ...]) -> Iterator[_Candidate]:
-    seen_names: set[str] = set()
-    seen_files: set[str] = set()
+def distributions() -> Iterator[tuple[str, importlib.metadata.Distribution]]:
+    """The installed packages by name, each once, with the name as package indexes compare it."""
+    seen: set[str] = set()
     for distribution in sorted(
         importlib.metadata.distributions(path=_package_folders()), key=lambda item: item.name or ""
     ):
         name = _normal(distribution.name or "")
-        if not name or name in seen_names:
-            continue
-        seen_names.add(name)
+        if name and name not in seen:
+            seen.add(name)
+            yield name, distribution
+
+
+def _installed(suffixes: tuple[str, ...]) -> Iterator[_Candidate]:
+    seen_files: set[str] = set()
+    for name, distribution in distributions():
         found: str | None = None
         asked = False
         for entry in distribution.files or ():

@@ -178,7 +178,7 @@ class Guard(Callback):
             hidden = probe.hidden(model)
             leak = causality(probe, hidden, model.config.document_masks)
             gaps = probe_loss(probe, hidden, model, trainer.objectives, slots)
-        trainer.log({"probe/loss_gap": gaps.mean, "probe/token_loss_gap": gaps.median})
+        trainer.log({"probe/loss_gap": gaps.mean, "probe/token_loss_gap": gaps.token})
         # Whole models are equal on all ranks, kernels need not be: rank 0 decides.
         for finding in trainer.parallel.gather((leak, loss_precision(gaps)))[0]:
             self._act(trainer, finding)
