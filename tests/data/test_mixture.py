@@ -323,6 +323,7 @@ def test_a_run_that_repeats_a_source_too_often(stores: dict[str, TokenStore]) ->
         ({"english": {"shares": 0.1}}, "unknown key 'sources.english.shares'; did you mean 'share'?"),
         ({"english": {"content": "prose"}}, "'sources.english.content' = 'prose'"),
         ({"Dot.ted": {"path": "x"}}, "the name 'Dot.ted': use lower-case letters"),
+        ({"l2r": {"path": "x"}}, "the name 'l2r' is that of a kind of rows"),
         ({f"s{n}": {"path": "x"} for n in range(254)}, "256 sources; at most 255"),
     ],
 )

@@ -28,7 +28,7 @@ def by_definition(rows: tuple[int, ...]) -> list[int]:
 
 
 @given(rows=ROWS)
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_no_prefix_is_further_from_its_quota_than_the_bound(rows: tuple[int, ...]) -> None:
     found, period = pattern(rows), sum(rows)
     used = sum(count > 0 for count in rows)

@@ -6,7 +6,6 @@ middle of one, as a run that is under way.
 
 import math
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,7 +76,3 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     from inlay.train.launchers.local import LocalLauncher
 
     monkeypatch.setattr(LocalLauncher, "poll_seconds", 0.02)
-
-
-def path_of(sweep: Sweep, folder: str) -> Path:
-    return sweep.path / folder

@@ -431,3 +431,30 @@ def test_all_default_callbacks_together_change_no_weight(straight: Any, tmp_path
     trainer.run_to_end()
     assert_same(weights(tmp_path / "run", 20), weights(expected, 20))
     assert not [line for line in lines(tmp_path / "run") if "warning" in line]
+
+
+def _norms_of_shards(rank: int, folder: str) -> None:
+    """One of two processes: norms of a sharded model are those of the whole."""
+    from torch import distributed
+    from torch.distributed.fsdp import fully_shard
+
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    model = model_of(width=33)  # rows that two ranks cannot share evenly
+    expected = group_norms(squares(model.named_parameters()), groups_of(model))
+    gains = qk_gains(model)
+    for block in model.blocks:
+        fully_shard(block)
+    fully_shard(model)
+    found = group_norms(squares(model.named_parameters()), groups_of(model))
+    Path(folder, f"{rank}.json").write_text(json.dumps([expected, found, gains == qk_gains(model)]))
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_norms_of_a_sharded_model(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_norms_of_shards, (str(tmp_path),), nprocs=2)
+    for rank in range(2):
+        expected, found, same_gains = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert found == pytest.approx(expected, rel=1e-5)
+        assert same_gains

@@ -1,4 +1,4 @@
-"""Whatever is done to a run and its checkpoints: it goes on from what is whole, to the weights of an undisturbed run."""
+"""Whatever is done to a run and its checkpoints, it goes on from what is whole to the weights of an undisturbed one."""
 
 import errno
 import json
@@ -38,7 +38,6 @@ def in_a_fork(work: Callable[[], Any]) -> int:
             work()
             status = 0
         except InlayError as error:
-            print(error, file=sys.stderr, flush=True)
             status = error.exit_status
         finally:
             os._exit(status)
@@ -121,7 +120,7 @@ def kill_while_saving(run: TrainRun, expected: Path, out: Path, counts: Iterator
 def test_killed_inside_a_checkpoint(undisturbed: tuple[TrainRun, Path], tmp_path: Path) -> None:
     draw = random.Random(5)
     counts = iter(lambda: draw.randint(2, 45), None)
-    kill_while_saving(*undisturbed, tmp_path / "run", counts, kills=6)
+    kill_while_saving(*undisturbed, tmp_path / "run", counts, kills=4)
 
 
 @pytest.mark.slow
@@ -196,14 +195,18 @@ sys.exit(main())
 def test_a_disk_that_fills_up_inside_a_checkpoint(
     undisturbed: tuple[TrainRun, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, share: float
 ) -> None:
-    """At the first byte, inside, and at the last byte of each of its files, in the third checkpoint."""
-    run, expected = undisturbed
+    """At the first byte, inside, and at the last byte of each of its files."""
+    _, expected = undisturbed
     out = tmp_path / "run"
+    shutil.copytree(expected, out)
+    shutil.rmtree(out / "checkpoints" / "step-20")
     put = files._put
 
     def fill(file: BinaryIO, part: memoryview) -> None:
-        if ".step-12." in file.name and Path(file.name).name == name:
-            size = (expected / "checkpoints" / "step-16" / name).stat().st_size
+        if Path(file.name).name == name:
+            # The record is one part; its size differs by the digits of the seconds in it.
+            whole = (expected / "checkpoints" / "step-16" / name).stat().st_size
+            size = len(part) if name == checkpoint.RECORD else whole
             room = max(0, int(share * (size - 1)) - file.tell())
             if room < len(part):
                 file.write(part[:room])
@@ -212,11 +215,10 @@ def test_a_disk_that_fills_up_inside_a_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(files, "_put", fill)
-        with pytest.raises(InlayError, match=r"^cannot write '.*step-12': the disk is full; free some space") as caught:
-            train(run, str(out))
+        with pytest.raises(InlayError, match=r"^cannot write '.*step-20': the disk is full; free some space") as caught:
+            resume(str(out))
     assert caught.value.exit_status == 1
-    # The next one was due at 16; there was room again by then.
-    assert RunDir.open(out).steps() == [8, 16]
+    assert RunDir.open(out).steps() == [16]
     check_whole(out)
     assert not list((out / "checkpoints").glob(".*"))
     resume(str(out))
@@ -236,7 +238,7 @@ def test_a_device_that_is_full(
         begin(temporary)
         (temporary / name).symlink_to("/dev/full")
 
-    run, expected = undisturbed
+    _, expected = undisturbed
     out = tmp_path / "run"
     shutil.copytree(expected, out)
     shutil.rmtree(out / "checkpoints" / "step-20")
@@ -252,7 +254,7 @@ def test_a_device_that_is_full(
 @pytest.mark.parametrize("limit", [0, 3000, 40_000])
 def test_a_process_that_may_write_no_more(undisturbed: tuple[TrainRun, Path], tmp_path: Path, limit: int) -> None:
     """A limit of the kernel on the size of files, which only the larger ones reach."""
-    run, expected = undisturbed
+    _, expected = undisturbed
     out = tmp_path / "run"
     shutil.copytree(expected, out)
     shutil.rmtree(out / "checkpoints" / "step-20")
@@ -326,7 +328,8 @@ def test_a_damaged_file_is_named_and_the_checkpoint_before_is_taken(
     out = tmp_path / "run"
     for _ in range(4 if damage in (flip, cut) else 1):
         trainer = damaged(expected, out, damage, name, draw)
-        if name == checkpoint.RECORD and same_record(out, expected):
+        harmless = name == checkpoint.RECORD and same_record(out, expected)
+        if harmless:
             continue
         trainer.load()
         assert trainer.step == 16
@@ -335,7 +338,8 @@ def test_a_damaged_file_is_named_and_the_checkpoint_before_is_taken(
         assert name in line
         assert line.endswith("taking step-16")
         assert "\n" not in line
-    resume(str(out)) if RunDir.open(out).steps()[-1] != 20 or not same_record(out, expected) else None
+    if not harmless:
+        resume(str(out))
     check_end(out, expected)
 
 
@@ -376,10 +380,11 @@ def test_nothing_good_is_one_line(undisturbed: tuple[TrainRun, Path], tmp_path: 
 
 
 def test_an_empty_folder_of_a_checkpoint_is_passed_over(undisturbed: tuple[TrainRun, Path], tmp_path: Path) -> None:
-    run, expected = undisturbed
+    _, expected = undisturbed
     out = tmp_path / "run"
     shutil.copytree(expected, out)
     shutil.rmtree(out / "checkpoints" / "step-20")
     (out / "checkpoints" / "step-18").mkdir()
     resume(str(out))
     check_end(out, expected)
+    assert RunDir.open(out).steps() == [16, 20]  # what is damaged counts for nothing when old ones are removed

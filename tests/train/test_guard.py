@@ -169,8 +169,29 @@ def test_rounding_is_told_from_what_products_lose(dtype: torch.dtype, size: floa
     assert "rounded logits" in finding.text
     shifted = probes.loss_gaps(hidden, head, targets, honest * 1.2, None)
     assert probes.loss_precision(shifted) is not None
+    torn = honest.clone()
+    torn[::100] += 3.0  # a few tokens, very wrong
+    gaps = probes.loss_gaps(hidden, head, targets, torn, None)
+    assert gaps.token <= gaps.token_allowed
+    assert probes.loss_precision(gaps) is not None
     nan = probes.loss_gaps(hidden, head, targets, honest * math.nan, None)
     assert probes.loss_precision(nan) is not None
+
+
+def test_rounding_shows_where_nearly_all_is_known() -> None:
+    """The loss of the incident, 0.04: most tokens cost nothing however they are computed."""
+    generator = torch.Generator().manual_seed(0)
+    head = torch.randn(500, 64, generator=generator)
+    hidden = torch.randn(400, 64, generator=generator).bfloat16()
+    targets = (hidden.float() @ head.t()).argmax(-1)
+    sharp = hidden * 8
+    sharp[::20] /= 8  # one token in twenty is still open
+    weights = torch.ones(400)
+    honest = loss.chunk_step(sharp, head.bfloat16(), targets, weights)[0]
+    assert 0.01 < honest.mean() < 0.1
+    assert probes.loss_precision(probes.loss_gaps(sharp, head, targets, honest, None)) is None
+    rounded = rounded_step(sharp, head.bfloat16(), targets, weights)[0]
+    assert probes.loss_precision(probes.loss_gaps(sharp, head, targets, rounded, None)) is not None
 
 
 def test_a_loader_that_gives_each_batch_twice(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -459,6 +480,8 @@ def test_rows_of_an_epoch_come_once(store: Path, tmp_path: Path) -> None:
     assert watch.repeats == len(hashes)
     watch.add(hashes, batch.after.epoch + 1)  # another epoch begins
     assert (watch.repeats, watch.seen) == (0, 0)
+    watch.add(hashes, batch.after.epoch + 1)  # what the epoch before had may come once more
+    assert (watch.repeats, watch.seen) == (0, len(hashes))
 
 
 def test_the_memory_of_rows_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from tests.train.parallel_cases import CHECKPOINTS, case
 from tests.train.ranks import free_port
-from tests.train.tiny_training import assert_same, weights
+from tests.train.tiny_training import assert_same
+from torch import Tensor
 
 from inlay.config.run_dir import RunDir
 from inlay.config.yaml_file import dump_yaml
@@ -74,6 +75,18 @@ def wait_for(run: Path, step: int, process: "subprocess.Popen[str]") -> None:
         time.sleep(0.02)
 
 
+def everything(run: Path, step: int) -> dict[str, Tensor]:
+    """All tensors of a checkpoint, each rank's part of the optimizer's state included."""
+    folder = RunDir(run).checkpoint(step)
+    files = checkpoint.read_record(folder, checkpoint.ALL)["hashes"]
+    return {
+        f"{file}:{name}": tensor
+        for file in files
+        if file.endswith(".safetensors")
+        for name, tensor in checkpoint.read_tensors(folder, file).items()
+    }
+
+
 def test_a_directory_that_is_taken_is_one_line_and_nobody_waits(store: Path, tmp_path: Path) -> None:
     file = config_file(store, tmp_path)
     (tmp_path / "run").mkdir()
@@ -83,12 +96,6 @@ def test_a_directory_that_is_taken_is_one_line_and_nobody_waits(store: Path, tmp
     assert done.stdout == ""
     (line,) = ours(done.stderr)
     assert "is not empty" in line
-    assert (
-        "Traceback"
-        not in done.stderr.split("torch.distributed.elastic")[0]
-        .split("ChildFailedError")[0]
-        .partition("torch/distributed/run.py")[0]
-    )
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["note.txt"]
 
 
@@ -137,7 +144,7 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(
         done = launch(world, f"resume={copy}", *(["parallel.strategy=auto"] if world == 1 else []))
         assert done.returncode == 0, done.stderr
         assert RunDir(copy).steps()[-1] == steps
-    assert_same(weights(tmp_path / "on2", steps), weights(tmp_path / "straight", steps))
+    assert_same(everything(tmp_path / "on2", steps), everything(tmp_path / "straight", steps))
 
 
 @linux

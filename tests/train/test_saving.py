@@ -232,12 +232,12 @@ def test_weights_that_are_not_the_models_are_one_line(straight: tuple[TrainRun, 
 # ---- which ones stay -------------------------------------------------------------------------------------------------
 
 
-def saved(tmp_path: Path, records: dict[int, dict[str, Any]], newest: int, **options: Any) -> list[int]:
+def saved(tmp_path: Path, records: dict[int, dict[str, Any]], damaged: tuple[int, ...], **options: Any) -> list[int]:
     """The steps that stay of checkpoints with these records."""
     run = RunDir(tmp_path)
     for step, record in records.items():
         checkpoint.write(run.checkpoint(step), {}, {"step": step, "model": {}, "vocab_size": 1, **record})
-    clear(run, CheckpointsConfig(**options), newest)
+    clear(run, CheckpointsConfig(**options), damaged)
     return run.steps()
 
 
@@ -252,22 +252,28 @@ SCORED: dict[int, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(
-    ("records", "newest", "options", "expected"),
+    ("records", "damaged", "options", "expected"),
     [
-        ({5: {}, 10: {}, 15: {}}, 15, {"keep": 2}, [10, 15]),
-        ({5: {}, 10: {}, 100: {}}, 10, {"keep": 1}, [10]),  # what is newer was damaged
-        ({5: {"kept_for": ["before the cooldown"]}, 10: {}, 15: {}}, 15, {"keep": 1}, [5, 15]),
-        (SCORED, 50, {"keep": 1}, [50]),
-        (SCORED, 50, {"keep": 1, "best": LOSS}, [20, 50]),
-        (SCORED, 50, {"keep": 1, "best": LOSS, "best_is": "highest"}, [10, 50]),
-        (SCORED, 50, {"keep": 2, "best": "x"}, [30, 40, 50]),
-        ({10: {"scores": {LOSS: 1.0}}, 20: {"scores": {LOSS: 1.0}}, 30: {}}, 30, {"keep": 1, "best": LOSS}, [10, 30]),
+        ({5: {}, 10: {}, 15: {}}, (), {"keep": 2}, [10, 15]),
+        ({5: {}, 10: {}, 100: {}}, (100,), {"keep": 1}, [10]),
+        ({5: {}, 10: {}, 12: {}, 15: {}}, (12,), {"keep": 2}, [10, 15]),
+        ({5: {"kept_for": ["before the cooldown"]}, 10: {}, 15: {}}, (), {"keep": 1}, [5, 15]),
+        (SCORED, (), {"keep": 1}, [50]),
+        (SCORED, (), {"keep": 1, "best": LOSS}, [20, 50]),
+        (SCORED, (20,), {"keep": 1, "best": LOSS}, [30, 50]),
+        (SCORED, (), {"keep": 1, "best": LOSS, "best_is": "highest"}, [10, 50]),
+        (SCORED, (), {"keep": 2, "best": "x"}, [30, 40, 50]),
+        ({10: {"scores": {LOSS: 1.0}}, 20: {"scores": {LOSS: 1.0}}, 30: {}}, (), {"keep": 1, "best": LOSS}, [10, 30]),
     ],
 )
 def test_the_rule(
-    tmp_path: Path, records: dict[int, dict[str, Any]], newest: int, options: dict[str, Any], expected: list[int]
+    tmp_path: Path,
+    records: dict[int, dict[str, Any]],
+    damaged: tuple[int, ...],
+    options: dict[str, Any],
+    expected: list[int],
 ) -> None:
-    assert saved(tmp_path, records, newest, **options) == expected
+    assert saved(tmp_path, records, damaged, **options) == expected
 
 
 def test_a_damaged_record_keeps_nothing(tmp_path: Path) -> None:
@@ -276,7 +282,7 @@ def test_a_damaged_record_keeps_nothing(tmp_path: Path) -> None:
     checkpoint.write(run.checkpoint(5), {}, record)
     file = run.checkpoint(5) / checkpoint.RECORD
     file.write_text(file.read_text().replace("0.1", "0.2"))
-    assert saved(tmp_path, {10: {}, 15: {}}, 15, keep=1, best=LOSS) == [15]
+    assert saved(tmp_path, {10: {}, 15: {}}, (), keep=1, best=LOSS) == [15]
 
 
 class Validates(Callback):

@@ -171,6 +171,8 @@ def test_the_last_rotary_embedding_and_length_go_with_the_weights(
     assert [mixer.rope_theta for mixer in mixers] == [1e4, 1e5]
     assert [mixer.rope_scaling for mixer in mixers] == [None, RopeScaling(kind="linear", factor=2.0)]
     assert [opened.sequence_length for opened in (first, last)] == [128, 256]
+    # A stage of short rows behind a long one with other angles: those of the long one are gone.
+    assert open_model(run / "checkpoints" / "step-16", device="cpu").sequence_length == 128
     export_hf(last, tmp_path / "out")
     again = open_model(tmp_path / "out", device="cpu")
     assert again.sequence_length == 256
@@ -292,7 +294,10 @@ def _hidden(model: Any, tokens: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_every_layer_and_auxiliary_block_changes(shared: bool) -> None:
-    data = {**MODEL, "layers": 4, "mtp": {"weight": 0.1}, "kv_share": {"kind": "pairs" if shared else "none"}}
+    full = MODEL["blocks"]["full"]
+    local = {**full, "mixer": {**full["mixer"], "window": 8, "rope_theta": 5e3}}
+    pattern = {"blocks": {"full": full, "local": local}, "pattern": ["full", "local"], "layers": 4}
+    data = {**MODEL, **pattern, "mtp": {"weight": 0.1}, "kv_share": {"kind": "pairs" if shared else "none"}}
     model = build(validate(ModelConfig, data), 300, seed=0)
     model.adopt(with_rotary(model.config, 1e6, RopeScaling(kind="llama3", factor=8.0, original_context=64)))
     assert model.mtp is not None

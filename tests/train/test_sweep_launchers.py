@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +74,8 @@ def test_several_runs_at_once(tmp_path: Path) -> None:
 
 
 def test_cores_and_gpus_are_divided() -> None:
-    def of(gpus: list[str], environment: dict[str, str], **options: Any) -> list[dict[str, str]]:
-        return environments(validate(LocalLauncher, {"kind": "local", **options}), environment, gpus)
+    def of(visible: list[str], environment: dict[str, str], **options: Any) -> list[dict[str, str]]:
+        return environments(validate(LocalLauncher, {"kind": "local", **options}), environment, visible)
 
     assert of([], {"OMP_NUM_THREADS": "8"}) == [{"OMP_NUM_THREADS": "8"}]
     assert of([], {"OMP_NUM_THREADS": "8"}, processes=3) == [{"OMP_NUM_THREADS": "2"}] * 3
@@ -115,9 +115,12 @@ def test_a_sweep_that_stops_after_any_run_goes_on_exactly(tmp_path: Path, search
     assert [slot.values for slot in stopped.slots()] == [slot.values for slot in straight.slots()]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_killed_sweep_resumes_the_trial_in_flight(tmp_path: Path, processes: int) -> None:
-    config = search_config(OPTUNA, launcher={"kind": "local", "processes": processes, "gpus": 1})
+    search = {**OPTUNA, "space": {"optim.lr": {"low": 0.005, "high": 0.09, "log": True}}}  # none diverges
+    config = search_config(search, launcher={"kind": "local", "processes": processes, "gpus": 1})
     sweep = Sweep.create(tmp_path / "sweep", config)
     (sweep.path / "halt").touch()
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(sweep.path), TRAINER])
@@ -181,7 +184,7 @@ def test_a_hopeless_run_is_stopped_and_told_as_pruned(tmp_path: Path) -> None:
         assert train_all(sweep, FAKE, say=say) == {}
     rates = [slot.values["optim.lr"] for slot in sweep.slots()]
     outcomes = [sweep.outcomes()[slot.name, 0] for slot in sweep.slots()]
-    assert 0.09 in rates[1:] and rates[0] == 0.02, "the seed of the sequence no longer suits this test"
+    assert (rates[0], 0.09 in rates) == (0.02, True), "the seed of the sequence no longer suits this test"
     expected = ["pruned" if rate == 0.09 else "complete" for rate in rates]
     assert [outcome.state for outcome in outcomes] == expected
     assert any("pruned, l2r loss" in line for line in said)
@@ -216,11 +219,12 @@ echo "JobID|State"
 for file in "$SLURM_FAKE"/*.state; do
   [ -e "$file" ] && echo "$(basename "$file" .state)|$(cat "$file")"
 done
+exit 0
 """
 
 
 @pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A made-up Slurm in the PATH."""
     place = tmp_path / "fake-slurm"
     place.mkdir()
@@ -229,12 +233,12 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (place / name).chmod(0o755 | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_FAKE", str(place))
-    yield place
+    return place
 
 
 def jobs_config(cluster: str, **options: Any) -> SweepConfig:
     launcher = {"kind": "slurm", "cluster": cluster, "gpus": 0, "seconds": 0.05, "hours": 0.5, **options}
-    axes = {"kind": "grid", "axes": {"optim.lr": [0.02, 0.2]}}
+    axes = {"kind": "grid", "axes": {"optim.lr": [0.02, 0.04]}}
     return search_config(axes, launcher=launcher, base=[*SMALL])
 
 
@@ -246,7 +250,7 @@ def test_runs_are_jobs_that_outlive_the_sweep(tmp_path: Path, slurm: Path, clust
     (sweep.path / "halt").touch()
 
     def look(self: SlurmLauncher) -> float:
-        if (sweep.path / "lr-0.02-seed0" / "halfway").exists():
+        if len(list(sweep.path.glob("*/halfway"))) == 2:
             raise Stopped
         return 0.05
 
@@ -255,14 +259,13 @@ def test_runs_are_jobs_that_outlive_the_sweep(tmp_path: Path, slurm: Path, clust
         with pytest.raises(Stopped):
             train_all(sweep, FAKE)
     jobs = {path.parent.name: json.loads(path.read_text())["job"] for path in sweep.path.glob("jobs/*/job.json")}
-    assert sorted(jobs) == ["lr-0.02-seed0", "lr-0.2-seed0"]
+    assert sorted(jobs) == ["lr-0.02-seed0", "lr-0.04-seed0"]
     (sweep.path / "jobs" / "lr-0.02-seed0" / "job.json").unlink()  # killed between the submission and the note of it
     (sweep.path / "halt").unlink()
-    failed = train_all(Sweep.open(sweep.path), FAKE)
-    assert list(failed) == ["lr-0.2-seed0"]
-    assert "not finite" in failed["lr-0.2-seed0"]
-    assert sorted(trained(sweep)) == ["lr-0.02-seed0", "lr-0.2-seed0"], "a job was submitted twice"
-    assert sweep.outcomes()["lr-0.02", 0].state == "complete"
+    assert train_all(Sweep.open(sweep.path), FAKE) == {}
+    assert sorted(trained(sweep)) == ["lr-0.02-seed0", "lr-0.04-seed0"], "a job was submitted twice"
+    assert [outcome.state for outcome in sweep.outcomes().values()] == ["complete"] * 2
+    assert [entry["run"] for entry in sweep.log()] == ["lr-0.02-seed0", "lr-0.04-seed0"]
     assert list(sweep.path.glob("jobs/*/job.json")) == []
     if cluster == "slurm":
         assert (slurm / "calls").read_text().count("sbatch") == 2
@@ -285,13 +288,11 @@ def test_a_job_that_a_node_lost_is_seen_and_submitted_again(tmp_path: Path, slur
     def look(self: SlurmLauncher) -> float:
         if (sweep.path / "lr-0.02-seed0" / "halfway").exists() and not (slurm / "101.state").exists():
             (slurm / "101.state").write_text("NODE_FAIL")
-            submitit.SlurmJob.watcher._start_time = 0.0
-            submitit.SlurmJob.watcher._last_status_check = None
         return 0.05
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SlurmLauncher, "poll_seconds", property(look))
-        patch.setattr(submitit.SlurmJob.watcher, "delay_s", 0)
+        patch.setattr(submitit.SlurmJob.watcher, "_delay_s", 0)
         assert train_all(sweep, FAKE) == {"lr-0.02-seed0": "ended by signal 9"}
     for line in (sweep.path / "order.txt").read_text().splitlines():
         with contextlib.suppress(ProcessLookupError):

@@ -12,10 +12,13 @@ from inlay.data.mixture import MixedRows
 from inlay.data.quota import MOST_SOURCES
 from inlay.data.supply import SUM_TOLERANCE, Demand, Supply, Use, check_sum, resolve, solve
 from inlay.fim.draws import Draws
+from inlay.fim.format import Kind
 from inlay.fim.transform import FimConfig
 from inlay.text.store import TokenStore
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_TAKEN = frozenset({*(kind.name.lower() for kind in Kind), "middle"})
+"""Names that losses of all sources are logged under."""
 
 
 class SourceConfig(Config):
@@ -56,6 +59,8 @@ class DataConfig(Config):
         for name in sources:
             if not _NAME.fullmatch(name):
                 raise ValueError(f"the name '{name}': use lower-case letters, digits, '-' and '_'")
+            if name in _TAKEN:
+                raise ValueError(f"the name '{name}' is that of a kind of rows: choose another")
         if len(sources) > MOST_SOURCES:
             raise ValueError(f"{len(sources)} sources; at most {MOST_SOURCES} can be mixed")
         given = {name: source.share for name, source in sources.items() if source.share is not None}

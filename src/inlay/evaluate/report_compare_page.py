@@ -22,6 +22,8 @@ from inlay.evaluate.table import gold_lines
 
 MAIN_KINDS = 2
 """Kinds that the head of the page speaks of: plain text and the middles of the first order."""
+FEW_DOCUMENTS = 10
+"""A bootstrap over fewer gives intervals that are too narrow."""
 MOST_SEEDS = 8
 """Seeds that are named one by one."""
 UNIT_TITLES = {"bits_per_byte": "bits per byte", "nats": "nats per token"}
@@ -54,6 +56,8 @@ def render_comparison(comparison: Comparison) -> str:
         chart_data=[chart.data for panel in panels for view in panel["views"] for chart in view["charts"]],
         units=_units(comparison),
         documents=_documents(comparison),
+        few=_few(comparison),
+        measured_peak=any(run.last("system/peak_is_measured") == 1 for entry in entries for run in entry.runs),
         several=any(entry.several for entry in entries),
         tasks=[task_view(task, entries) for task in tasks],
         gaps=gaps(entries),
@@ -69,6 +73,12 @@ def _documents(comparison: Comparison) -> str:
     losses = [loss for units in comparison.losses.values() for loss in units["bits_per_byte"].values()]
     counts = sorted({loss.interval.documents for loss in losses if loss.interval is not None})
     return "" if not counts else f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
+def _few(comparison: Comparison) -> bool:
+    """Whether some interval comes from too few documents to be as wide as it should."""
+    losses = [loss for units in comparison.losses.values() for loss in units["bits_per_byte"].values()]
+    return any(loss.interval is not None and loss.interval.documents < FEW_DOCUMENTS for loss in losses)
 
 
 def _entry(entry: Entry) -> dict[str, Any]:

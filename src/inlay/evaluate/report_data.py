@@ -9,7 +9,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class RunWarning:
     text: str
     step: int | None
     times: int = 1
+    stops: bool = False
+    """Whether it ended the run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,12 +203,9 @@ def _warnings(lines: list[dict[str, Any]]) -> list[RunWarning]:
         if not isinstance(warning, dict) or not isinstance(warning.get("text"), str):
             continue
         rule, step = str(warning.get("rule", "warning")), row.get("step")
-        before = found.get(rule)
-        found[rule] = (
-            RunWarning(rule, warning["text"], step if isinstance(step, int) else None)
-            if before is None
-            else RunWarning(rule, before.text, before.step, before.times + 1)
-        )
+        before = found.get(rule, RunWarning(rule, warning["text"], step if isinstance(step, int) else None, 0))
+        stops = before.stops or warning.get("stops") is True
+        found[rule] = replace(before, times=before.times + 1, stops=stops)
     return list(found.values())
 
 

@@ -10,6 +10,7 @@ from inlay.evaluate.charts import Chart, Series, amount, line_chart
 from inlay.evaluate.metrics import METRICS
 from inlay.evaluate.report_compare import KINDS
 from inlay.evaluate.report_data import RunData
+from inlay.evaluate.report_tasks import best_order
 from inlay.evaluate.report_text import (
     ORDER_TITLES,
     STOP_TITLES,
@@ -52,7 +53,8 @@ def troubles(run: RunData) -> list[str]:
     for warning in run.warnings:
         at = "" if warning.step is None else f" (step {warning.step:,})"
         again = f", {warning.times} times" if warning.times > 1 else ""
-        found.append(f"{warning.rule}{at}{again}: {warning.text}")
+        ended = ", which ended the run" if warning.stops else ""
+        found.append(f"{warning.rule}{at}{again}{ended}: {warning.text}")
     return found
 
 
@@ -98,7 +100,7 @@ def _headline(run: RunData) -> list[dict[str, str]]:
     result = _main_evaluation(run)
     if result is None:
         return []
-    order = _best_order(result)
+    order = best_order(result)
     by_category, overall = result["slices"][order]["category"], result["metrics"][order]
     wanted = [
         (name, "exact", f"{category_title(name)}, exact") for name in ("word", "tokens_1_4") if name in by_category
@@ -162,7 +164,7 @@ def _task(task: str, result: dict[str, Any]) -> dict[str, Any]:
         "tables": [
             {
                 "title": ORDER_TITLES.get(order, order),
-                "open": order == _best_order(result),
+                "open": order == best_order(result),
                 "rows": [
                     (category_title(c), scores["exact"]["n"], _cells(scores))
                     for c, scores in result["slices"][order]["category"].items()
@@ -201,7 +203,7 @@ def _cells(scores: dict[str, Any]) -> list[tuple[str, str]]:
 def _samples(run: RunData) -> list[dict[str, Any]]:
     result = _main_evaluation(run)
     if result is not None:
-        order = _best_order(result)
+        order = best_order(result)
         listed = [sample for sample in result.get("samples", []) if sample["order"] == order]
     else:
         last = max((sample["step"] for sample in run.samples), default=None)
@@ -256,11 +258,6 @@ def _main_evaluation(run: RunData) -> dict[str, Any] | None:
     return run.evaluations.get("held_out") or next(iter(run.evaluations.values()), None)
 
 
-def _best_order(result: dict[str, Any]) -> str:
-    """The order with the most exact answers; the first of equals."""
-    return max(result["metrics"], key=lambda order: result["metrics"][order]["exact"]["value"] or 0.0)
-
-
 def _best_first(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    best = _best_order(result)
+    best = best_order(result)
     return sorted(result["metrics"].items(), key=lambda item: item[0] != best)

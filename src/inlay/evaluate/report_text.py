@@ -1,5 +1,6 @@
 """What the pages of the report share: their templates, and numbers, times and code as people read them."""
 
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -19,10 +20,14 @@ MINUS = "\N{MINUS SIGN}"
 
 def render(template: str, **values: Any) -> str:
     """A page from one of the templates beside this file; every value is text to be escaped unless it is Markup."""
-    environment = Environment(
+    return _environment().get_template(template).render(version=__version__, **values)
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
         loader=FunctionLoader(_source), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template(template).render(version=__version__, **values)
 
 
 def _source(name: str) -> str:

@@ -22,7 +22,9 @@ class NonFiniteSteps:
         self.in_a_row += 1
         stops = self._policy == "stop" or self.in_a_row > self._most
         if not stops:
-            return Finding("nonfinite", f"the gradient is not finite at step {step} (norm {norm}): skipped", stops=False)
+            return Finding(
+                "nonfinite", f"the gradient is not finite at step {step} (norm {norm}): skipped", stops=False
+            )
         before = "" if self._policy == "stop" else f", after {self.in_a_row - 1} skipped steps in a row"
         return Finding(
             "nonfinite",

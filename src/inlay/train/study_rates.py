@@ -104,7 +104,7 @@ def _curve(
         )
     except BadInput as error:
         return {**curve, "refused": str(error)}
-    curve["reading"] = _reading(reading)
+    curve["reading"] = _plain(dataclasses.asdict(reading))
     if target is not None:
         curve["transfer"] = _transfer(sweep, option, arms, reading, target)
     return curve
@@ -135,9 +135,9 @@ def cooled_to(arm: Arm) -> float:
     return plan.multiplier(plan.total_steps) / highest
 
 
-def _reading(reading: Reading) -> dict[str, Any]:
-    """As plain data; what is not finite is null."""
-    return json.loads(json.dumps(dataclasses.asdict(reading)))
+def _plain(data: dict[str, Any]) -> dict[str, Any]:
+    """As it reads back from a file."""
+    return json.loads(json.dumps(data))
 
 
 def _transfer(sweep: Sweep, option: str, arms: list[Arm], reading: Reading, target: TargetConfig) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def _convention(optim: dict[str, Any]) -> list[str]:
 
 
 def _transfer_data(found: Transfer) -> dict[str, Any]:
-    data = dataclasses.asdict(found)
+    data = _plain(dataclasses.asdict(found))
     for entry, quantity in zip(data["quantities"], found.quantities, strict=True):
         entry["target"] = quantity.target
     return data

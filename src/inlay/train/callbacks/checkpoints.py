@@ -6,6 +6,7 @@ of themselves: the rule needs no memory, so a resumed run and a copied one keep 
 
 import math
 import time
+from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -55,11 +56,14 @@ class Checkpoints(Callback):
         self._planned = False
         self._best = math.inf
         self._score: float | None = None
+        self._damaged: set[int] = set()
 
     def start(self, trainer: "Trainer") -> None:
         self._saved_at = time.monotonic()
         self._saved_step = trainer.step
         self._planned = trainer.total_steps is not None
+        # What is newer was damaged, or the run would have resumed from it: it must not crowd out good ones.
+        self._damaged = {step for step in trainer.run.steps() if step > trainer.step}
         if self._config.best is not None:
             scores = _scores(trainer.run, self._config)
             self._best = min((value for step, value in scores.items() if step <= trainer.step), default=math.inf)
@@ -107,21 +111,20 @@ class Checkpoints(Callback):
             self._best = min(self._best, _cost(self._config, self._score))
         self._score = None
         self._planned = trainer.total_steps is not None
-        trainer.saver.save(trainer, notes, written=partial(clear, trainer.run, self._config, trainer.step))
+        self._damaged.discard(trainer.step)  # replaced
+        damaged = frozenset(self._damaged)
+        trainer.saver.save(trainer, notes, written=partial(clear, trainer.run, self._config, damaged))
         self._saved_at, self._saved_step = time.monotonic(), trainer.step
 
 
-def clear(run: RunDir, config: CheckpointsConfig, newest: int) -> None:
-    """Removes the checkpoints that need not stay, now that there is one of step `newest`."""
-    steps = run.steps()
-    # What is newer was damaged, or the run would have resumed from it: it must not crowd out good ones.
-    damaged = [step for step in steps if step > newest]
-    saved = [step for step in steps if step <= newest]
+def clear(run: RunDir, config: CheckpointsConfig, damaged: Collection[int] = ()) -> None:
+    """Removes the `damaged` checkpoints and those that need not stay; the newest is there by now."""
+    saved = [step for step in run.steps() if step not in damaged]
     stay = set(saved[-config.keep :]) | {step for step in saved if _record(run, step).get(KEPT_FOR)}
     if config.best is not None:
-        scores = {step: value for step, value in _scores(run, config).items() if step <= newest}
+        scores = {step: value for step, value in _scores(run, config).items() if step not in damaged}
         stay |= set(sorted(scores, key=lambda step: (scores[step], step))[:1])
-    for step in damaged + [step for step in saved if step not in stay]:
+    for step in [*damaged, *(step for step in saved if step not in stay)]:
         checkpoint.remove(run.checkpoint(step))
 
 

@@ -27,6 +27,8 @@ class Metrics(Callback):
         self._file: TextIO | None = None
 
     def start(self, trainer: "Trainer") -> None:
+        if not trainer.parallel.main:
+            return
         path = trainer.run.metrics_file
         drop_lines_behind(path, trainer.step)
         with disk_errors(path):

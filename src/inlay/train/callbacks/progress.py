@@ -37,10 +37,14 @@ class ProgressLines(Callback):
         self._validation = ""
         self._printed_at = 0.0
         self._phase = ""
+        self._silent = False
 
     def start(self, trainer: "Trainer") -> None:
+        self._silent = not trainer.parallel.main
+        if self._silent:
+            return
         for line in trainer.notices:
-            print(line, file=sys.stderr)
+            self._say(line)
         self._printed_at = time.monotonic()
         if not sys.stderr.isatty():
             return
@@ -73,14 +77,14 @@ class ProgressLines(Callback):
         if self._bars is not None:
             self._bars.update(self._task, text=name if trainer.step == 0 else self._text)
         elif trainer.step == 0:
-            print(name, file=sys.stderr, flush=True)
+            self._say(name)
 
     def step(self, trainer: "Trainer") -> None:
         if self._bars is not None:
             self._bars.update(self._task, total=trainer.total_steps, completed=trainer.step, text=self._text)
         elif time.monotonic() - self._printed_at >= self._config.every_seconds and self._text:
             total = trainer.total_steps or "?"
-            print(f"train: step {trainer.step}/{total} · {self._text}", file=sys.stderr, flush=True)
+            self._say(f"train: step {trainer.step}/{total} · {self._text}")
             self._printed_at = time.monotonic()
 
     def record(self, trainer: "Trainer", values: dict[str, Any]) -> None:
@@ -96,7 +100,7 @@ class ProgressLines(Callback):
     def _say(self, line: str) -> None:
         if self._bars is not None:
             self._bars.console.print(line, markup=False, highlight=False)
-        else:
+        elif not self._silent:
             print(line, file=sys.stderr, flush=True)
 
     def finish(self, trainer: "Trainer", completed: bool) -> None:
@@ -104,4 +108,4 @@ class ProgressLines(Callback):
             self._bars.stop()
             self._bars = None
         elif self._text:
-            print(f"train: step {trainer.step}/{trainer.total_steps} · {self._text}", file=sys.stderr, flush=True)
+            self._say(f"train: step {trainer.step}/{trainer.total_steps} · {self._text}")
