@@ -9,7 +9,7 @@ Units: bytes, seconds, FLOPs; GB are 10^9 bytes.
 import math
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -55,6 +55,7 @@ class Plan:
     """Of a micro-batch on one GPU."""
     length: int
     accumulation: int
+    reduce: str
     tokens: float
     """Of the whole run."""
 
@@ -107,8 +108,8 @@ def one_billion() -> ModelConfig:
 
 
 PLANS = (
-    Plan("1B on 8", one_billion(), "ddp", 8, 8, 2048, 4, 20e9),
-    Plan("7B on 64", seven_billion(), "fsdp", 64, 2, 4096, 4, 140e9),
+    Plan("1B on 8", one_billion(), "ddp", 8, 8, 2048, 4, "last", 20e9),
+    Plan("7B on 64", seven_billion(), "fsdp", 64, 2, 4096, 4, "each", 140e9),
 )
 
 
@@ -156,25 +157,24 @@ def memory(plan: Plan, optimizer: str, recompute: bool) -> dict[str, float]:
         return {"state": whole, "gathered": 0.0, "activations": kept, "logits": logits}
     # Tables whole in fp32 with their gradient; two blocks in bf16, and one block's gradient in bf16 and fp32.
     gathered = 8.0 * part.root + (2 * 2.0 + 2.0 + 4.0) * part.largest_block
-    if plan.accumulation > 1:
-        gathered += 4.0 * part.blocks  # reduce=last keeps the whole gradient between micro-batches
+    if plan.accumulation > 1 and plan.reduce == "last":
+        gathered += 4.0 * part.blocks  # the whole gradient stays between micro-batches
     return {"state": whole / plan.gpus, "gathered": gathered, "activations": kept, "logits": logits}
 
 
 def memory_table() -> str:
     """Gigabytes a GPU."""
-    lines = [
-        "| plan | optimizer | recompute | weights, gradients, moments | gathered | activations | logits, head | sum |"
-    ]
-    lines.append("|---|---|---|---:|---:|---:|---:|---:|")
+    lines = ["| plan | optimizer | reduce | recompute | state | gathered | activations | logits, head | sum |"]
+    lines.append("|---|---|---|---|---:|---:|---:|---:|---:|")
     for plan in PLANS:
-        for optimizer in ("adamw", "muon"):
-            for recompute in (False, True):
-                parts = memory(plan, optimizer, recompute)
-                cells = [f"{value / 1e9:.1f}" for value in (*parts.values(), sum(parts.values()))]
-                lines.append(
-                    f"| {plan.name} ({plan.strategy}) | {optimizer} | {'yes' if recompute else 'no'} | {' | '.join(cells)} |"
-                )
+        cases = [("adamw", plan.reduce, False), ("muon", plan.reduce, False), ("muon", plan.reduce, True)]
+        if plan.strategy == "fsdp":
+            cases.insert(2, ("muon", "last", False))
+        for optimizer, reduce, recompute in cases:
+            parts = memory(replace(plan, reduce=reduce), optimizer, recompute)
+            cells = [f"{value / 1e9:.1f}" for value in (*parts.values(), sum(parts.values()))]
+            head = (f"{plan.name} ({plan.strategy})", optimizer, reduce, "yes" if recompute else "no")
+            lines.append(f"| {' | '.join([*head, *cells])} |")
     return "\n".join(lines)
 
 
@@ -190,13 +190,13 @@ def traffic(plan: Plan, strategy: str) -> dict[str, float]:
     muon = 2.0 * part.matrices * (others if strategy == "ddp" else 2 / ranks) / fabric
     if strategy == "ddp":
         return {"gather": 0.0, "reduce": 2 * others * 4.0 * part.all / fabric, "muon": muon}
-    weights = 2.0 * part.blocks
+    weights, times = 2.0 * part.blocks, plan.accumulation if plan.reduce == "each" else 1
     if strategy == "hsdp":  # shards inside a node, replicas across nodes
         gather = plan.accumulation * 2 * 7 / 8 * weights / INSIDE + 7 / 8 * 4.0 * part.root / INSIDE
-        reduce = 7 / 8 * 4.0 * part.all / INSIDE + 2 * (nodes - 1) / nodes * (4.0 * part.all / 8) / (ACROSS / 8)
+        reduce = times * 7 / 8 * 4.0 * part.all / INSIDE + 2 * (nodes - 1) / nodes * (4.0 * part.all / 8) / (ACROSS / 8)
         return {"gather": gather, "reduce": reduce, "muon": 2.0 * part.matrices * 2 / 8 / INSIDE}
     gather = plan.accumulation * (2 * others * weights + others * 4.0 * part.root) / fabric
-    return {"gather": gather, "reduce": others * 4.0 * part.all / fabric, "muon": muon}
+    return {"gather": gather, "reduce": times * others * 4.0 * part.all / fabric, "muon": muon}
 
 
 def traffic_table() -> str:

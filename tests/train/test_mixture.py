@@ -2,6 +2,7 @@
 validation by source."""
 
 import shutil
+import signal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tests.train.tiny_training import assert_same, config, lines
+from tests.train.tiny_training import At, assert_same, config, lines, start, stop_with
 
 from inlay.config import BadInput
 from inlay.config.run_dir import RunDir
@@ -20,6 +21,7 @@ from inlay.text.store import TokenStore
 from inlay.text.writer import StoreWriter
 from inlay.train.config import TrainRun
 from inlay.train.run import resume, train
+from inlay.train.trainer import Interrupted
 from inlay.train.validate import Validator
 
 STEPS = 24
@@ -137,3 +139,38 @@ def test_a_store_may_move_and_a_cap_may_rise_but_not_a_share(straight: Path, tmp
     file.write_text(yaml.safe_dump(data, sort_keys=False))
     resume(str(out))
     assert_same(parameters(out, STEPS), parameters(straight, STEPS))
+
+
+def test_achieved_shares_are_logged_and_survive_a_kill(straight: Path, tmp_path: Path) -> None:
+    """Tokens by source since the run began, and the loss of each since the last line."""
+    out = tmp_path / "run"
+    shutil.copytree(straight, out)
+    for later in RunDir.open(out).steps():
+        if later > 13:
+            shutil.rmtree(out / "checkpoints" / f"step-{later}")
+    resume(str(out))
+    found, wanted = ([line for line in lines(path) if "train/loss" in line] for path in (out, straight))
+    assert [line["step"] for line in found] == [10, 20, STEPS]
+    for line, other in zip(found, wanted, strict=True):
+        names = [name for name in other if name.startswith(("mixture/", "train/loss_"))]
+        assert {name: line[name] for name in names} == {name: other[name] for name in names}
+        assert line["mixture/code/share"] + line["mixture/english/share"] == pytest.approx(1.0)
+        assert line["train/loss_english"] > 0.0
+    tokens = [line["mixture/english/tokens"] for line in found]
+    assert tokens == sorted(tokens)
+    # Three stages with 30 % of English and one with 75 %, of 512 slots a step.
+    assert found[-1]["mixture/english/share"] == pytest.approx(0.4125, abs=0.03)
+
+
+def test_a_mixture_that_the_sources_do_not_give(store: Path, english: Path, tmp_path: Path) -> None:
+    run = mixed(store, english, max_epochs=0.25)
+    with pytest.raises(
+        BadInput, match=r"source 'english' .* max_epochs is 0.25; the nearest shares .* code 0\."
+    ) as caught:
+        train(run, str(tmp_path / "run"))
+    assert "\n" not in str(caught.value)
+    assert RunDir.open(tmp_path / "run").steps() == []
+    trainer = start(mixed(store, english), tmp_path / "other", At(1, stop_with(signal.SIGTERM)))
+    with pytest.raises(Interrupted):
+        trainer.run_to_end()
+    assert [line.split(" (")[0] for line in trainer.notices] == ["mixture: code 58.2%"]

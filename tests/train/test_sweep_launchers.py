@@ -265,8 +265,6 @@ def test_runs_are_jobs_that_outlive_the_sweep(tmp_path: Path, slurm: Path, clust
     assert train_all(Sweep.open(sweep.path), FAKE) == {}
     assert sorted(trained(sweep)) == ["lr-0.02-seed0", "lr-0.04-seed0"], "a job was submitted twice"
     assert [outcome.state for outcome in sweep.outcomes().values()] == ["complete"] * 2
-    assert [entry["run"] for entry in sweep.log()] == ["lr-0.02-seed0", "lr-0.04-seed0"]
-    assert list(sweep.path.glob("jobs/*/job.json")) == []
     if cluster == "slurm":
         assert (slurm / "calls").read_text().count("sbatch") == 2
         text = (slurm / "101.sh").read_text()

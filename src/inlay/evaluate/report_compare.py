@@ -184,7 +184,14 @@ def _kinds(runs: Sequence[RunData]) -> list[tuple[str, str]]:
     known = dict(KINDS)
     ordered = [name for name in known if name in names]
     others = [name for name in names if name not in known and not name.endswith("_terminator")]
-    return [(name, known.get(name, name)) for name in [*ordered, *others]]
+    return [(name, _kind_title(name)) for name in [*ordered, *others]]
+
+
+def _kind_title(name: str) -> str:
+    """A kind as people know it; those of a mixture's further sources have the source in front."""
+    source, _, kind = name.rpartition("/")
+    title = dict(KINDS).get(kind, kind)
+    return f"{source}: {title}" if source else title
 
 
 def _same(runs: Sequence[RunData], of: Callable[[RunData], str | None]) -> bool:

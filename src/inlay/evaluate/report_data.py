@@ -311,9 +311,21 @@ def _evaluations(run: RunDir) -> dict[str, dict[str, Any]]:
     return found
 
 
+def _main_store(data: Any) -> str | None:
+    """The store that evaluation is about: the only one, or that of a mixture's first source of code."""
+    if not isinstance(data, dict):
+        return None
+    if isinstance(data.get("path"), str):
+        return data["path"]
+    named = data.get("sources")
+    sources = [source for source in named.values() if isinstance(source, dict)] if isinstance(named, dict) else []
+    sources.sort(key=lambda source: source.get("content") != "code")
+    return _text(sources[0].get("path")) if sources else None
+
+
 def _manifest(config: dict[str, Any]) -> dict[str, Any] | None:
-    path = (config.get("data") or {}).get("path")
-    if not isinstance(path, str):
+    path = _main_store(config.get("data"))
+    if path is None:
         return None
     try:
         manifest = json.loads((Path(path) / "manifest.json").read_text(encoding="utf-8"))

@@ -22,8 +22,10 @@ import torch
 
 from inlay.config import InlayError
 from inlay.config.run_dir import RunDir
+from inlay.data.config import check_supply
 from inlay.data.loader import Batch, Loader, LoaderState, Rows
 from inlay.data.mixture import MixedRows
+from inlay.data.supply import summary
 from inlay.model import Transformer, build
 from inlay.train.compiler import why_not_compiled
 from inlay.train.config import TrainRun
@@ -124,6 +126,8 @@ class Trainer:
         completed = False
         with self._signals():
             try:
+                if self.step == 0:
+                    self.notices += self._mixture()
                 self.saver.start(self)
                 self.objectives.join()
                 for callback in self.callbacks:
@@ -214,7 +218,7 @@ class Trainer:
         self.savable = False
         self.optimizer.step(self.plan.multiplier(self.step), self.step, self.plan.remaining(self.step))
         self._drop_gradients()
-        self.meters.note_batch(torch.cat(measured.losses).cpu().numpy(), batch)
+        self.meters.note_batch(torch.cat(measured.losses).cpu().numpy(), batch, self.rows.source_names)
         self.meters.note("gradient_norm", norm)
         for name, (value, weight) in measured.sums.items():
             if weight > 0.0:
@@ -254,6 +258,19 @@ class Trainer:
         tokens = self.tokens + left / per_step * self.stage.tokens_per_step
         self.plan = self.plan.planned(self.plan.steps_of(tokens), self.step)
         self.log({"plan/total_steps": self.total_steps, "plan/seconds_per_step": per_step})
+        for line in self._mixture():
+            self.notice(line)
+
+    def _mixture(self) -> list[str]:
+        """What a mixture takes of its sources, once the number of steps is known. Raises BadInput when they do not give
+        it."""
+        if not self.config.data.sources or self.total_steps is None:
+            return []
+        demand = [
+            (self.plan.tokens(stage.stop or 0) - self.plan.tokens(stage.start), stage.shares)
+            for stage in self.plan.stages
+        ]
+        return [f"mixture: {summary(check_supply(self.config.data, demand, self.rows))}"]
 
     def save(self) -> None:
         """Writes the checkpoint of the current step; every rank calls it together."""
@@ -362,7 +379,7 @@ class Trainer:
     def _log_training(self) -> None:
         means = self.meters.take(self.parallel)
         seconds, wait = means.pop("time"), means.pop("wait")
-        values = {f"train/{name}": value for name, value in means.items()}
+        values = {name if "/" in name else f"train/{name}": value for name, value in means.items()}
         values["lr_multiplier"] = self.plan.multiplier(self.step - 1)
         values["tokens_per_second"] = self.stage.tokens_per_step / seconds
         values["loader_share"] = wait / seconds

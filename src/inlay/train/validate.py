@@ -1,18 +1,20 @@
 """Validation on fixed rows: the same held-out pieces as plain text and in each order, so that kinds can be compared.
 
 For each kind it reports nats per token over every target, bits per byte over the targets that are text, and for orders
-the middle alone and the terminator alone. Sums travel as (sum, weight) and are divided once. The main source of a
+the middle alone and the terminator alone. Sums travel as (sum, weight) and are divided once; they are kept by document
+too, so that a report can give intervals (`inlay.evaluate.report_sums`). The main source of a
 mixture has the names that a single store has, so that such runs can be compared; the others have theirs in front.
 """
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from inlay.data.loader import LoaderState, Rows, stack
+from inlay.evaluate.report_sums import sums_by_document, validation_record
 from inlay.fim.family import Order
 from inlay.fim.format import Region
 from inlay.fim.transform import FimConfig
@@ -31,10 +33,15 @@ class Validator:
     def __init__(self, config: "TrainRun", rows: int) -> None:
         """`rows`: at most so many of each kind and source. Raises BadInput for a source without held-out text."""
         self._batches = {}
+        self._documents: dict[str, np.ndarray] = {}
+        self._ids: dict[str, int] = {}
+        self._sums: dict[str, dict[str, Any]] = {}
+        self._length, self._rows = config.train.sequence_length, rows
         for name, source in _sources(config):
             pairs = [(0, row) for row in range(min(rows, source.plan(0).row_count))]
             self._batches[name] = stack([source.row(*pair) for pair in pairs], LoaderState())
             self._bytes = source.tokenizer.token_lengths
+            self._documents[name] = self._of_documents(source, pairs)
 
     @torch.no_grad()
     def measure(self, model: Transformer) -> dict[str, float]:
@@ -57,14 +64,33 @@ class Validator:
                 losses.append(each.double().cpu().numpy())
             loss, regions = np.concatenate(losses), batch.regions.reshape(-1)
             size = self._bytes[batch.targets.reshape(-1)]
-            values |= _summarise(f"validation/{name}", loss, size, regions != Region.PADDING, regions)
-            if name.rpartition("/")[2] != "l2r":
-                values |= _summarise(f"validation/{name}_middle", loss, size, regions == Region.MIDDLE, regions)
+            targets, text = batch.targets.reshape(-1), (regions != Region.SENTINEL) & (regions != Region.TERMINATOR)
+            plain = name.rpartition("/")[2] == "l2r"
+            kinds = {name: regions != Region.PADDING} | ({} if plain else {f"{name}_middle": regions == Region.MIDDLE})
+            for kind, chosen in kinds.items():
+                values |= _summarise(f"validation/{kind}", loss, size, chosen, regions)
+                if chosen.any():
+                    documents = self._documents[name]
+                    self._sums[kind] = sums_by_document(documents, targets, loss, size, chosen, text)
+            if not plain:
                 ends = regions == Region.TERMINATOR
                 if ends.any():
                     values[f"validation/{name}_terminator/loss"] = float(loss[ends].mean())
         model.train(training)
         return values
+
+    def record(self, step: int, tokens: int, store: str) -> dict[str, Any]:
+        """What the last `measure` found, by document: the content of the run's validation.json."""
+        return validation_record(step, tokens, store, self._length, self._rows, list(self._ids), self._sums)
+
+    def _of_documents(self, source: Rows, pairs: list[tuple[int, int]]) -> np.ndarray:
+        """[B T] flattened: for each slot the place in `_ids` of the document it is a piece of; -1 for padding."""
+        found = np.full((len(pairs), source.maker.length), -1, dtype=np.int64)
+        for line, (epoch, row) in zip(found, pairs, strict=True):
+            for placed in source.maker.examples(source.plan(epoch), epoch, row):
+                place = self._ids.setdefault(source.maker.split.document(placed.document).id, len(self._ids))
+                line[placed.slot : placed.slot + len(placed.example.row.tokens) - 1] = place
+        return found.reshape(-1)
 
 
 def _sources(config: "TrainRun") -> Iterator[tuple[str, Rows]]:

@@ -1,9 +1,12 @@
 """Validation loss by kind on fixed held-out rows: left-to-right, and each order as a whole and on its middles."""
 
+import json
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from inlay.config.files import write_atomic
+from inlay.evaluate.report_sums import FILE
 from inlay.train.callback import Callback, CallbackConfig, callbacks
 from inlay.train.validate import Validator
 
@@ -51,3 +54,6 @@ class Validation(Callback):
             with trainer.whole_model() as model:
                 values = self._validator.measure(model)
             trainer.log(values)
+            if trainer.parallel.main:
+                record = self._validator.record(trainer.step, trainer.tokens, trainer.rows.store_hash)
+                write_atomic(trainer.run.path / FILE, json.dumps(record) + "\n")
