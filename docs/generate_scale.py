@@ -10,6 +10,7 @@ import math
 import re
 import sys
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -77,6 +78,8 @@ class Size:
     """In blocks: what Muon takes."""
     blocks: int
     largest_block: int
+    shapes: tuple[tuple[int, int], ...]
+    """Of the matrices in blocks, the smaller side first."""
     saved: int
     """Numbers that a token's forward pass leaves for the backward pass in one layer (see the page)."""
     matmul_flops: float
@@ -114,18 +117,28 @@ PLANS = (
 
 
 def size(plan: Plan) -> Size:
-    """Counts a plan's model on the meta device."""
+    """What a plan's model is made of."""
+    return _size(plan.name)
+
+
+@cache
+def _size(name: str) -> Size:
+    plan = next(plan for plan in PLANS if plan.name == name)
     with torch.device("meta"):
         model = Transformer(plan.model, VOCABULARY)
     counted = count(plan.model, VOCABULARY, plan.length)
     blocks = [sum(parameter.numel() for parameter in block.parameters()) for block in model.layers]
-    matrices = [parameter.numel() for block in model.layers for parameter in block.parameters() if parameter.ndim == 2]
+    shapes = tuple(
+        (min(parameter.shape), max(parameter.shape)) for parameter in model.blocks.parameters() if parameter.ndim == 2
+    )
+    matrices = sum(m * n for m, n in shapes)
     mixer, mlp = (getattr(plan.model.blocks["attention"], part) for part in ("mixer", "mlp"))
     kv = mixer.kv_heads * mixer.head_size
-    matmul = 6.0 * (sum(matrices) + model.head_weight.numel())
+    matmul = 6.0 * (matrices + model.head_weight.numel())
     return Size(
         all=counted.parameters,
-        matrices=sum(matrices),
+        matrices=matrices,
+        shapes=shapes,
         blocks=sum(blocks),
         largest_block=max(blocks),
         saved=7 * plan.model.width + 3 * kv + 3 * mlp.inner,
@@ -235,14 +248,7 @@ def per_token(plan: Plan) -> dict[str, float]:
 
 def newton_schulz(plan: Plan) -> float:
     """FLOPs of one Muon step: five iterations on every matrix of m <= n, each 4 m^2 n + 2 m^3."""
-    with torch.device("meta"):
-        model = Transformer(plan.model, VOCABULARY)
-    total = 0.0
-    for parameter in model.blocks.parameters():
-        if parameter.ndim == 2:
-            m, n = sorted(parameter.shape)
-            total += 5 * (4.0 * m * m * n + 2.0 * m**3)
-    return total
+    return sum(5 * (4.0 * m * m * n + 2.0 * m**3) for m, n in size(plan).shapes)
 
 
 def optimizer_seconds(plan: Plan) -> float:

@@ -36,4 +36,4 @@ def test_every_family_stands_in_the_table(generate: dict[str, Any]) -> None:
 def test_the_page_names_presets_and_keys_that_exist() -> None:
     for name in re.findall(r"model=([a-z0-9.-]+)", PAGE) + re.findall(r"inspect model ([a-z0-9.-]+)", PAGE):
         assert name in PRESETS
-    assert len(SweepConfig.model_fields) == 5  # "the same five keys"
+    assert len(SweepConfig.model_fields) == 9  # "the same nine keys"

@@ -195,10 +195,10 @@ def test_a_stage_takes_what_it_leaves_out_from_the_run_not_from_the_stage_before
         {"name": "a", "share": 0.4, "sequence_length": 256, "rows": 2, "rope_theta": 5e4, "fim_rate": 0.1, "lr": 0.5},
         {"name": "b", "share": 0.6},
     ]
-    run = config(NOWHERE, stages=stages)
+    run = config(NOWHERE, stages=stages, train={"sequence_length": 64})
     first, second = Plan(run).stages
     assert (first.sequence_length, first.rows, first.fim.rate, first.lr) == (256, 2, 0.1, 0.5)
-    assert (second.sequence_length, second.rows, second.fim, second.lr) == (128, 4, run.fim, 1.0)
+    assert (second.sequence_length, second.rows, second.fim, second.lr) == (64, 4, run.fim, 1.0)
     assert second.model == run.model
     assert first.model.blocks["full"].mixer.rope_theta == 5e4
 

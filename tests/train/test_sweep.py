@@ -235,6 +235,24 @@ def test_a_stopped_sweep_gives_the_weights_of_one_that_was_not(store: Path, tmp_
         assert_same(weights(sweep.run(arm).path, 6), weights(straight.run(arm).path, 6))
 
 
+def test_a_sweep_from_other_weights_has_their_model(store: Path, tmp_path: Path) -> None:
+    first = Sweep.create(tmp_path / "first", sweep_config(store, {"wide": ["model.width=192"]}))
+    (arm,) = first.arms
+    resume(str(first.run(arm)))
+    begun = [f"start_from={first.run(arm)}"]
+    sweep = Sweep.create(tmp_path / "sweep", sweep_config(store, {"slow": begun, "other": begun}))
+    assert [found.config.model.width for found in sweep.arms] == [192, 192]
+    resume(str(sweep.run(sweep.arms[0])))
+    assert is_complete(sweep.run(sweep.arms[0]))
+    # Its first loss, before any step, is the last one of the run whose weights it has.
+    begun_with = study.load_run(sweep.path / "slow-seed0").curves["validation/l2r/loss"][0][1]
+    ended_with = study.load_run(first.path / "wide-seed0").curves["validation/l2r/loss"][-1][1]
+    assert begun_with == pytest.approx(ended_with, rel=1e-5)
+    with pytest.raises(BadInput, match="nowhere"):
+        Sweep.create(tmp_path / "none", sweep_config(store, {"a": [f"start_from={tmp_path / 'nowhere'}"]}))
+    assert not (tmp_path / "none").exists()
+
+
 def made_result() -> dict[str, Any]:
     """Two arms, two seeds, numbers that can be checked by hand."""
 

@@ -110,6 +110,9 @@ def test_doubts_are_said() -> None:
         "the flat part reaches the lower end of the grid: measure 0.005, it may be as good",
         "the flat part reaches the upper end of the grid: measure 0.08, it may be as good",
     ]
+    coarse = read((0.005, 0.02, 0.08), [3.1, 3.0, 3.1])
+    assert any("a factor of 4 away" in line for line in coarse.warnings)
+    assert not any("factor of" in line for line in read(RATES, parabola(RATES, 0.02)).warnings)
     noise = read(RATES, [3.0, 3.1, 2.999, 3.1, 2.9995])
     assert noise.vertex is None or any("valley" in line or "far from" in line for line in noise.warnings)
 

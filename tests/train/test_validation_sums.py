@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from tests.train.tiny_training import CALLBACKS, config, lines, write_store
+from tests.train.tiny_training import config, write_store
 
 from inlay.evaluate.report_data import load_run
 from inlay.train.run import train

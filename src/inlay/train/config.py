@@ -9,6 +9,7 @@ from inlay.fim.transform import FimConfig
 from inlay.model.config import ModelConfig
 from inlay.model.precision import Precision, multiplies_bfloat16
 from inlay.train.callback import callbacks
+from inlay.train.nonfinite import NonFinitePolicy
 from inlay.train.optimizer import optimizers
 from inlay.train.parallel import ParallelConfig
 from inlay.train.schedule import schedules
@@ -31,6 +32,11 @@ class TrainConfig(Config):
     """Micro-batches of a step; `rows` is divided among them."""
     clip: float | None = Field(1.0, gt=0.0)
     """Largest global gradient norm; null does not clip."""
+    nonfinite: NonFinitePolicy = "stop"
+    """What happens when a gradient is not finite: `stop` ends the run, `skip` drops that step's update and goes on. The
+    share of such steps is logged as train/nonfinite."""
+    nonfinite_in_a_row: int = Field(8, ge=1)
+    """Steps that `skip` drops one after the other; the next one ends the run."""
     precision: Precision = "auto"
     """Type of activations; `auto` is bfloat16 on a GPU and on a CPU with bf16 units, float32 on others, and reads as
     one of them from then on, so that a run goes on as it began. Master weights, norm statistics, softmax sums and the

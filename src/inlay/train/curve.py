@@ -24,6 +24,8 @@ SIGMAS = 2.0
 """Standard deviations between seeds within which rates are as good as each other, where that is more."""
 OCTAVES = 2.0
 """The parabola is fitted to rates within a factor of four of the best: further out no curve is one."""
+COARSE = 2.1
+"""Factor between the best rate and its neighbours above which the curve is too coarse to choose from."""
 DISAGREEMENT = 0.5
 """Octaves (a factor of 1.41) between the middle of the flat part and the vertex that call for a warning."""
 
@@ -87,6 +89,10 @@ def read_curve(measured: Iterable[tuple[float, int, float]]) -> Reading:
     warnings = []
     if sigma is None:
         warnings.append("no rate has two seeds: how far two rates must differ to mean anything is not known")
+    beside = [finite[place].value / finite[place - 1].value] if place else []
+    beside += [finite[place + 1].value / best] if place + 1 < len(finite) else []
+    if max(beside) > COARSE:
+        warnings.append(f"the rates beside the best are a factor of {max(beside):.3g} away: measure closer ones")
     if high_open and cliff:
         warnings.append("the next rate diverged: the flat part ends at a cliff; stay at its lower half")
     for open_end, side, beyond in (

@@ -220,13 +220,15 @@ class Objectives:
         self._loss.eager()
         self._compiled = False
 
-    @torch.no_grad()
+    @torch.enable_grad()
     def losses(self, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         """The loss of each token [n] fp32 exactly as training computes it, for probes: hidden [n, d], the whole head
-        [V, d], targets [n]."""
+        [V, d], targets [n]. No gradient is left anywhere."""
+        # With gradients, as in training: a compiled loss is another one without them.
+        hidden, weight = hidden.detach().requires_grad_(), weight.detach().requires_grad_()
         weights = torch.ones(len(hidden), device=hidden.device)
         with settings() if self._compiled else contextlib.nullcontext():
-            return cross_entropy(hidden, weight, targets, weights, 1.0 / weights.sum(), self._loss.step)[1]
+            return cross_entropy(hidden, weight, targets, weights, 1.0 / weights.sum(), self._loss.step)[1].detach()
 
     def backward(self, batch: Batch, rows: int) -> Measured:
         """Adds the gradient of the whole loss on the batch of all ranks to that of the parameters, in micro-batches of

@@ -29,6 +29,9 @@ from inlay.train.transfer import (
     transfer,
 )
 
+CHECK_STEPS, CHECK_SHARE = 200, 50
+"""Runs that check a rate have this share of the target's tokens (one in fifty), and at least so many steps."""
+
 
 def read_rates(sweep: Sweep, target: TargetConfig | None) -> list[dict[str, Any]]:
     """Every learning-rate curve of a sweep: its points, what is read from it or why it is refused, and the transfer to
@@ -174,7 +177,7 @@ def _transfer(sweep: Sweep, option: str, arms: list[Arm], reading: Reading, targ
         "check": {
             "option": option,
             "rates": [rounded(chosen * factor) for factor in CHECK_FACTORS],
-            "tokens": max(rows * length, round(tokens / 50)),
+            "tokens": min(tokens, max(CHECK_STEPS * rows * length, round(tokens / CHECK_SHARE))),
         },
     }
 

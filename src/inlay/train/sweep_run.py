@@ -176,7 +176,7 @@ class _Conductor:
         with disk_errors(self._sweep.path), (self._sweep.path / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         # The search is told of a failed run only within this call: it is tried again when the sweep goes on.
-        if False:
+        if outcome == "failed":
             self._gave_up[arm.name, arm.seed] = Outcome("failed", math.inf, curve)
         if reason is not None:
             self._failed[arm.folder] = reason

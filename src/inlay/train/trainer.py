@@ -30,7 +30,9 @@ from inlay.model import Transformer, build
 from inlay.train.compiler import why_not_compiled
 from inlay.train.config import TrainRun
 from inlay.train.distribute import gathered, whole
+from inlay.train.guards import GuardStop
 from inlay.train.meters import Meters
+from inlay.train.nonfinite import NonFiniteSteps
 from inlay.train.objectives import Measured, Objectives
 from inlay.train.parallel import LOST, Parallel
 from inlay.train.plan import TIMED_STEPS, Plan, Stage
@@ -90,6 +92,7 @@ class Trainer:
         self.savable = True
         """Whether weights, optimizer state and counters are all of one step, and finite as far as was seen."""
         self.meters = Meters()
+        self.nonfinite = NonFiniteSteps(config.train.nonfinite, config.train.nonfinite_in_a_row)
         self.saver = Saver()
         self.callbacks = [callback.build() for callback in config.callbacks.values() if callback is not None]
         for callback, name in zip(self.callbacks, (name for name, c in config.callbacks.items() if c), strict=True):
@@ -213,6 +216,8 @@ class Trainer:
         if self._compiled == "untried":
             self._compiled = "works"
         norm = self._clip()
+        if self._skips(norm):
+            return
         for callback in self.callbacks:
             callback.update(self, batch)
         self.savable = False
@@ -237,14 +242,24 @@ class Trainer:
         norm = float(
             whole(torch.nn.utils.clip_grad_norm_(parameters, limit if limit is not None else math.inf, foreach=True))
         )
-        if not math.isfinite(norm):
-            # Diverged weights must not become the newest checkpoint.
-            self.savable = False
-            raise InlayError(
-                f"the gradient is not finite at step {self.step}: start a new run with a smaller learning rate"
-                f" (optim.lr=...); the last checkpoint of {self.run.path} is from before"
-            )
+        if limit is not None and math.isfinite(norm):
+            self.meters.note("clipped", float(norm > limit))
         return norm
+
+    def _skips(self, norm: float) -> bool:
+        """Whether the step is dropped because its gradient is not finite. Raises GuardStop when the run stops for it."""
+        bad = not math.isfinite(norm)
+        self.meters.note("nonfinite", float(bad))
+        if not bad:
+            self.nonfinite.in_a_row = 0
+            return False
+        self.savable = False  # diverged weights must not become the newest checkpoint
+        found = self.nonfinite.finding(norm, self.step, self.run.path)
+        self.log({"warning": {"rule": found.rule, "text": found.text, "stops": found.stops}})
+        if found.stops:
+            raise GuardStop(found.rule, found.text)
+        self._drop_gradients()
+        return True
 
     # ---- plan, state -------------------------------------------------------------------------------------------------
 
