@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inlay.config import BadInput
-from inlay.data.supply import Demand, Supply, nearest_shares, resolve, row_shares, solve, summary
+from inlay.data.supply import Demand, Supply, nearest_shares, resolve, row_shares, solve
 
 NAMES = ("code", "english", "docs", "more")
 
@@ -51,9 +51,6 @@ def test_demand_adds_up_over_stages() -> None:
     assert code.epochs == pytest.approx(1.12)
     assert english.epochs == pytest.approx(0.8)
     assert english.share == pytest.approx(80 / 1200)
-    assert summary([code, english]) == (
-        "code 93.3% (1,120 tokens, 1.1 epochs), english 6.7% (80 tokens, 0.8 epochs of at most 4)"
-    )
 
 
 def test_rows_of_different_density_give_the_shares_asked() -> None:

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.train import ranks
 from tests.train.parallel_cases import BOTH, CHECKPOINTS, MIXED, agreements, all_of, assert_close, case, train
 
 from inlay.config import BadInput, ConfigError, validate
+from inlay.train.compiler import why_not_compiled
 from inlay.train.config import TrainRun
 from inlay.train.parallel import Parallel, ParallelConfig
 
@@ -246,3 +248,36 @@ def train_until(run: TrainRun, out: Path, until: int) -> dict[str, Any]:
 
 def train_resumed(run: TrainRun, out: Path) -> dict[str, Any]:
     return train(run, out, resumed=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_compiled_blocks_train_alike_under_every_strategy(store: Path, tmp_path: Path) -> None:
+    """Also recomputed: the hooks that gather weights are outside of what is compiled and of what is run again."""
+    reason = why_not_compiled(torch.device("cpu"))
+    if reason is not None:
+        pytest.skip(reason)
+    cases: Cases = {
+        f"{strategy}-{kept}": (
+            case(
+                store, model=BOTH, parallel={"strategy": strategy},
+                train={"compile": True, "accumulation": 2, "activation_checkpointing": kept},
+            ),
+            {},
+        )
+        for strategy in ("ddp", "fsdp")
+        for kept in (False, True)
+    }  # fmt: skip
+    eager = {name: (run.model_copy(update={"train": run.train.model_copy(update={"compile": False})}), options)
+             for name, (run, options) in alone(cases).items()}  # fmt: skip
+    expected = all_of(eager, tmp_path / "single")
+    for found, graphs in ranks.run(2, counted, cases, tmp_path / "runs", out=tmp_path / "found"):
+        assert graphs > 0, "nothing was compiled"
+        for name, single in expected.items():
+            for ours, theirs in zip(found[name]["logged"], single["logged"], strict=True):
+                assert ours["train/loss"] == pytest.approx(theirs["train/loss"], abs=1e-3)
+
+
+def counted(cases: Cases, out: Path) -> tuple[dict[str, Any], int]:
+    found = all_of(cases, out)
+    return found, int(torch._dynamo.utils.counters["frames"]["ok"])

@@ -310,8 +310,15 @@ def test_the_best_one_is_saved_when_it_is_found_and_stays(store: Path, tmp_path:
     assert RunDir.open(tmp_path / "run").steps() == [6, 10]
     trainer = Trainer(run, RunDir.open(tmp_path / "run"))
     trainer.load()
-    trainer.callbacks.insert(0, Validates(losses))
+    found = []
+
+    def look(trainer: Trainer) -> None:
+        trainer.saver.wait()
+        found.extend(trainer.run.steps())
+
+    trainer.callbacks[:0] = [Validates(losses), At(17, look)]
     trainer.run_to_end()
+    assert found == [6, 10]  # 3.5 and 3.2 are no news
     assert RunDir.open(tmp_path / "run").steps() == [6, 20]
     assert checkpoint.read_record(tmp_path / "run" / "checkpoints" / "step-6")["scores"] == {LOSS: 3.0}
 
@@ -399,10 +406,11 @@ def test_a_file_system_without_locks_is_a_notice(
 def test_the_lock_is_released_at_the_end(straight: tuple[TrainRun, Path], tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(Interrupted):
-        start(straight[0], out, At(7, stop_with(signal.SIGTERM))).run_to_end()
+        (trainer := start(straight[0], out, At(7, stop_with(signal.SIGTERM)))).run_to_end()
     holder = json.loads((out / ".lock").read_text())
     assert holder["process"] > 0
     done = subprocess.run(
         [sys.executable, "-c", HOLDER, str(out)], input="", capture_output=True, text=True, check=False
     )
     assert done.stdout == "held\n", done.stderr
+    assert trainer.step == 7  # it is still there, and nothing but its end has released the run

@@ -158,7 +158,7 @@ def check_supply(
     taken for a token.
 
     Raises BadInput with one line for a source that would be read more often than its `max_epochs`; it says what could
-    be had instead. `inlay.data.supply.summary` makes a line of the result.
+    be had instead.
     """
     if data.path is not None:
         density = rows.density(0) if isinstance(rows, Rows) else 1.0

@@ -161,12 +161,3 @@ def _digits(shares: Mapping[str, float], limits: Mapping[str, float]) -> list[tu
         if kept and whole[roomiest] <= limits[roomiest] * unit:
             break
     return [(name, f"{count / unit:.{digits}f}".rstrip("0").rstrip(".")) for name, count in whole.items() if count]
-
-
-def summary(uses: Sequence[Use]) -> str:
-    """One line for people: `code 90.0 % (41,200,000 tokens, 1.3 epochs), english 10.0 % (... of at most 4)`."""
-    parts = []
-    for use in uses:
-        cap = "" if use.max_epochs is None else f" of at most {use.max_epochs:g}"
-        parts.append(f"{use.source} {use.share:.1%} ({use.tokens:,} tokens, {use.epochs:.2g} epochs{cap})")
-    return ", ".join(parts)

@@ -74,7 +74,8 @@ def category_title(category: str) -> str:
     if category.startswith("tokens_"):
         _, low, high = category.split("_")
         return f"{low}\N{EN DASH}{high} tokens"
-    return {"word": "one word", "line_end": "rest of a line", "line": "whole line"}.get(category, category)
+    titles = {"word": "one word", "line_end": "rest of a line", "line": "whole line"}
+    return {**titles, "empty": "nothing missing", "three_tokens": "three tokens"}.get(category, category)
 
 
 def format_score(name: str, score: dict[str, Any], *, interval: bool = True) -> str:

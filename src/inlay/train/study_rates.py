@@ -80,14 +80,12 @@ def _curve(
     outcomes: dict[tuple[str, int], Outcome],
     target: TargetConfig | None,
 ) -> dict[str, Any]:
-    points = []
+    points: list[dict[str, Any]] = []
     for arm in sorted(arms, key=lambda arm: (float(str(arm.values[option])), arm.seed)):
         outcome = outcomes.get((arm.name, arm.seed))
         if outcome is not None:
             loss = outcome.value if math.isfinite(outcome.value) else None
-            points.append(
-                {"rate": arm.values[option], "seed": arm.seed, "loss": loss, "state": outcome.state}
-            )  # diverged: null
+            points.append({"rate": arm.values[option], "seed": arm.seed, "loss": loss, "state": outcome.state})
     curve: dict[str, Any] = {
         "arm": name,
         "option": option,

@@ -246,9 +246,11 @@ class Sweep:
         """The runs that are wanted so far, in the order of training. `at_once`: how many may be under way at a time;
         0 asks an adaptive search for no new one."""
         search = self.config.search
+        if search is None:
+            return slots_of(self.config, {})
         known = self.outcomes() if outcomes is None else outcomes
         trials: dict[str, list[Trial]] = {}
-        for branch in self.config.branches if search is not None else ():
+        for branch in self.config.branches:
             prefix = f"{branch}-" if branch else ""
             its = {
                 (name.removeprefix(prefix), seed): outcome

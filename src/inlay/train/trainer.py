@@ -22,10 +22,8 @@ import torch
 
 from inlay.config import InlayError
 from inlay.config.run_dir import RunDir
-from inlay.data.config import check_supply
 from inlay.data.loader import Batch, Loader, LoaderState, Rows
 from inlay.data.mixture import MixedRows
-from inlay.data.supply import summary
 from inlay.model import Transformer, build
 from inlay.train.compiler import why_not_compiled
 from inlay.train.config import TrainRun
@@ -36,6 +34,7 @@ from inlay.train.nonfinite import NonFiniteSteps
 from inlay.train.objectives import Measured, Objectives
 from inlay.train.parallel import LOST, Parallel
 from inlay.train.plan import TIMED_STEPS, Plan, Stage
+from inlay.train.plan_table import plan_notice
 from inlay.train.saving import Saver
 
 LOG_EVERY = 10
@@ -72,7 +71,9 @@ class Trainer:
         with self.parallel.together():
             for stage in self.plan.stages:
                 self.parallel.check_rows(stage.rows, stage.accumulation)
-            self.rows = self._open_rows(self.stage)
+            # Those of later stages too: what is wrong with them shows now, not at their border.
+            opened = [self._open_rows(stage) for stage in self.plan.stages]
+            self.rows = opened[0]
         self.tokenizer = self.rows.tokenizer
         self.vocab_size = vocab_size or self.tokenizer.vocab_size
         # Whole and on the CPU first, so that weights are the same under every sharding.
@@ -129,9 +130,8 @@ class Trainer:
         completed = False
         with self._signals():
             try:
-                if self.step == 0:
-                    self.notices += self._mixture()
                 self.saver.start(self)
+                self.notices.append(self._plan_notice())
                 self.objectives.join()
                 for callback in self.callbacks:
                     callback.start(self)
@@ -247,7 +247,7 @@ class Trainer:
         return norm
 
     def _skips(self, norm: float) -> bool:
-        """Whether the step is dropped because its gradient is not finite. Raises GuardStop when the run stops for it."""
+        """Whether the step is dropped because its gradient is not finite. Raises GuardStop when that ends the run."""
         bad = not math.isfinite(norm)
         self.meters.note("nonfinite", float(bad))
         if not bad:
@@ -273,19 +273,12 @@ class Trainer:
         tokens = self.tokens + left / per_step * self.stage.tokens_per_step
         self.plan = self.plan.planned(self.plan.steps_of(tokens), self.step)
         self.log({"plan/total_steps": self.total_steps, "plan/seconds_per_step": per_step})
-        for line in self._mixture():
-            self.notice(line)
+        self.notice(self._plan_notice())
 
-    def _mixture(self) -> list[str]:
-        """What a mixture takes of its sources, once the number of steps is known. Raises BadInput when they do not give
-        it."""
-        if not self.config.data.sources or self.total_steps is None:
-            return []
-        demand = [
-            (self.plan.tokens(stage.stop or 0) - self.plan.tokens(stage.start), stage.shares)
-            for stage in self.plan.stages
-        ]
-        return [f"mixture: {summary(check_supply(self.config.data, demand, self.rows))}"]
+    def _plan_notice(self) -> str:
+        """The plan as a table, for the user. Raises BadInput for a mixture that the stores do not give."""
+        with self.parallel.together():
+            return plan_notice(self.config, self.plan, self.rows)
 
     def save(self) -> None:
         """Writes the checkpoint of the current step; every rank calls it together."""
