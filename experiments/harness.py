@@ -195,6 +195,8 @@ def train(arm: Arm, seed: int, tokens: int, options: Options, store: TokenStore)
         trainer.callbacks.append(watch)
         trainer.run_to_end()
     trained = time.monotonic() - began
+    if not isinstance(trainer.rows, Rows):
+        raise AssertionError("an experiment trains on one store")
     found = judge(trainer, gaps, L2R_ROWS)
     if bench.generate:
         trainer.model.eval()

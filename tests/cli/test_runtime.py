@@ -15,6 +15,8 @@ from inlay.cli.runtime import (
     TUNABLES,
     available_cores,
     is_entry_point,
+    launched,
+    local_processes,
     merge_tunables,
     runtime_changes,
 )
@@ -122,3 +124,15 @@ def test_cores_count_siblings_once_and_heed_the_quota(tmp_path: Path) -> None:
     write(tmp_path, "fs/cgroup/cpu/cpu.cfs_quota_us", "300000")
     assert available_cores(tmp_path, set(range(8))) == 3
     assert available_cores(tmp_path / "nothing", {0, 1}) == 2
+
+
+def test_processes_of_torchrun_share_the_cores() -> None:
+    """It sets one thread where the user has set nothing; another number is the user's."""
+    several = {"LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    assert runtime_changes(several, glibc=False, cores=4)["OMP_NUM_THREADS"] == "4"
+    assert "OMP_NUM_THREADS" not in runtime_changes(several | {"OMP_NUM_THREADS": "3"}, glibc=False, cores=4)
+    assert "OMP_NUM_THREADS" not in runtime_changes({"OMP_NUM_THREADS": "1"}, glibc=False, cores=4)
+    assert "OMP_NUM_THREADS" not in runtime_changes(several, glibc=False, cores=1)
+    assert (local_processes(several), local_processes({}), local_processes({"LOCAL_WORLD_SIZE": "x"})) == (2, 1, 1)
+    assert launched({"RANK": "3", "WORLD_SIZE": "8"}) == (3, 8)
+    assert launched({}) == launched({"RANK": "x"}) == (0, 1)

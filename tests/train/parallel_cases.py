@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from tests.train.tiny_training import MODEL, config
 from torch import Tensor
@@ -94,10 +95,11 @@ def train(run: TrainRun, out: Path, *, resumed: bool = False, without: str = "",
     trainer.callbacks.append(watch)
     if until and parallel.rank == parallel.world - 1:
         trainer.callbacks.append(Stop(until))
-    trainer_module.LOG_EVERY = 1
     said = ""
     try:
-        trainer.run_to_end()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(trainer_module, "LOG_EVERY", 1)
+            trainer.run_to_end()
     except InlayError as error:
         if not until:
             raise

@@ -21,9 +21,9 @@ def losses(store: Path, out: Path, **options: Any) -> list[float]:
     found = []
     account = trainer.meters.note_batch
 
-    def keep(each: Any, batch: Any) -> None:
+    def keep(each: Any, batch: Any, *others: Any) -> None:
         found.append(float((each * batch.weights.reshape(-1)).sum() / batch.weights.sum()))
-        account(each, batch)
+        account(each, batch, *others)
 
     trainer.meters.note_batch = keep  # type: ignore[method-assign]
     trainer.run_to_end()

@@ -242,6 +242,20 @@ def test_saved_on_two_it_goes_on_on_any_number(strategy: str, store: Path, tmp_p
         assert value.equal(finals[2][name]), name
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_four_processes_go_on_to_the_same_bits(store: Path, tmp_path: Path) -> None:
+    """The sums of three ranks and more round by the order in which DDP sends, which it chooses in its first step."""
+    run = case(
+        store, steps=8, model=MIXED, optim=MUON, train={"rows": 8}, callbacks=CHECKPOINTS, parallel={"strategy": "ddp"}
+    )
+    straight = ranks.run(4, train_until, run, tmp_path / "straight", 0, out=tmp_path / "first")
+    ranks.run(4, train_until, run, tmp_path / "run", 4, out=tmp_path / "second")
+    resumed = ranks.run(4, train_resumed, run, tmp_path / "run", out=tmp_path / "third")
+    for name, value in straight[0]["weights"].items():
+        assert value.equal(resumed[0]["weights"][name]), name
+
+
 def train_until(run: TrainRun, out: Path, until: int) -> dict[str, Any]:
     return train(run, out, until=until)
 

@@ -1,6 +1,5 @@
 """Saving while training goes on: of one step, one at a time, kept by rule, and by one process alone."""
 
-import json
 import shutil
 import signal
 import subprocess
@@ -19,7 +18,9 @@ from inlay.model import checkpoint
 from inlay.train.callback import Callback
 from inlay.train.callbacks.checkpoints import CheckpointsConfig, clear
 from inlay.train.config import TrainRun
+from inlay.train.parallel import Parallel
 from inlay.train.run import resume, train
+from inlay.train.saving import share
 from inlay.train.trainer import Interrupted, Trainer
 
 
@@ -403,12 +404,22 @@ def test_a_file_system_without_locks_is_a_notice(
     assert elsewhere.exists()  # whoever writes it may be alive
 
 
+def test_shares_are_even_and_cover_all() -> None:
+    """What all ranks have is copied and written by one of them each."""
+    draw = torch.Generator().manual_seed(2)
+    sizes = torch.randint(1, 500, (60,), generator=draw).tolist()
+    tensors = {f"{number}|momentum": torch.zeros(size) for number, size in enumerate(sizes)}
+    for world in (1, 2, 7):
+        shares = [share(tensors, Parallel(torch.device("cpu"), rank, world)) for rank in range(world)]
+        assert sorted(name for names in shares for name in names) == sorted(tensors)
+        loads = [sum(tensors[name].nbytes for name in names) for names in shares]
+        assert max(loads) - min(loads) <= 4 * max(sizes)
+
+
 def test_the_lock_is_released_at_the_end(straight: tuple[TrainRun, Path], tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(Interrupted):
         (trainer := start(straight[0], out, At(7, stop_with(signal.SIGTERM)))).run_to_end()
-    holder = json.loads((out / ".lock").read_text())
-    assert holder["process"] > 0
     done = subprocess.run(
         [sys.executable, "-c", HOLDER, str(out)], input="", capture_output=True, text=True, check=False
     )

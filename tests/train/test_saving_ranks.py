@@ -36,17 +36,14 @@ class Jobs:
         return {"run": run, "kind": kind, "world": world, "steps": steps, "config": str(self.config), **more}
 
     def run(self, *jobs: dict[str, Any]) -> list[dict[str, Any]]:
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         done = subprocess.run(
             [sys.executable, str(Path(__file__).with_name("saver_ranks.py")), json.dumps(jobs)],
             capture_output=True,
             text=True,
             check=False,
             cwd=ROOT,
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-            },
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
         )
         assert done.returncode == 0, done.stderr
         found = [json.loads(line) for line in done.stdout.splitlines()]

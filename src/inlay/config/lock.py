@@ -1,7 +1,8 @@
 """One process at a time in a folder: a lock that its holder's death releases, whatever killed it.
 
 The lock is the kernel's (POSIX record locks, which also work over NFS and which forked children do not inherit), on the
-file `.lock` in the folder; the file says who holds it, for people. A file system that has no locks is no reason to
+file `.lock` in the folder; the file says who holds it, for people. The holder itself must not open that file again:
+closing it would give the lock away. A file system that has no locks is no reason to
 refuse work: `Lock.missing` then says so, for a notice.
 """
 

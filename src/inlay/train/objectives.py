@@ -191,6 +191,9 @@ class MicroBatchLoss(nn.Module):
         return config.weight * target.scale * error, error.detach()
 
 
+SETTLING_SLOTS = 32
+
+
 class Objectives:
     """The loss of `model` on batches, eager until `compile` is called; over the processes of `parallel`."""
 
@@ -207,8 +210,28 @@ class Objectives:
 
     def join(self) -> None:
         """Connects the copies of DDP, which takes all ranks at once. Call it before the first `backward`."""
-        if self._parallel.strategy == "ddp":
-            self._called = replicate(self._loss)
+        if self._parallel.strategy != "ddp":
+            return
+        self._called = replicate(self._loss)
+        if self._parallel.device.type == "cpu":
+            self._settle()
+
+    def _settle(self) -> None:
+        """One backward pass of nothing. DDP orders what travels by the first pass that it sees, and sums of more than
+        two ranks round by that order: without this the first step after a resume would differ in its last bits."""
+        model = self._model
+        tokens = torch.zeros((1, SETTLING_SLOTS), dtype=torch.int64)
+        nothing = Part(tokens, torch.zeros(tokens.shape), torch.ones(()))
+        loss, *_ = self._called(
+            tokens,
+            torch.arange(SETTLING_SLOTS)[None],
+            nothing,
+            None if model.mtp is None else nothing,
+            None if model.horizon is None else nothing._replace(values=torch.zeros(tokens.shape)),
+        )
+        loss.backward()
+        for parameter in model.parameters():
+            parameter.grad = None
 
     def compile(self) -> None:
         """Compiles blocks and loss for static shapes: one graph for the whole run, shared by layers of one kind."""

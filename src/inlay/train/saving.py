@@ -178,7 +178,7 @@ class Saver:
         if self._stager is None:
             self._stager = DefaultStager(StagingOptions(fast, False, False, fast))
         state = trainer.optimizer.state()
-        own = _share({name: tensor for name, tensor in state.items() if not isinstance(tensor, DTensor)}, parallel)
+        own = share({name: tensor for name, tensor in state.items() if not isinstance(tensor, DTensor)}, parallel)
         kept = {name: tensor for name, tensor in state.items() if isinstance(tensor, DTensor) or name in own}
         staged: Any = self._stager.stage({storage.key(OPTIMIZER, name): tensor for name, tensor in kept.items()})
         for name, tensor in _whole(trainer.model):
@@ -277,7 +277,7 @@ def _whole(model: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield name, value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def _share(replicated: dict[str, Tensor], parallel: Parallel) -> set[str]:
+def share(replicated: dict[str, Tensor], parallel: Parallel) -> set[str]:
     """The names of what this rank writes of the tensors that all ranks have: about the same number of bytes each."""
     loads = [0] * parallel.world
     own = set()
