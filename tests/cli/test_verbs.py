@@ -59,7 +59,7 @@ def test_train_from_a_file(inlay: Callable[..., Any], training: list[Any], tmp_p
 
 def test_train_resumes(inlay: Callable[..., Any], training: list[Any]) -> None:
     assert inlay("train", "resume=runs/x").status == 0
-    assert training == [("runs/x",)]
+    assert training == [("runs/x", [])]
     for words in (["seed=1"], ["out=y"], ["--config", "f"], ["resume=z"]):
         outcome = inlay("train", "resume=runs/x", *words)
         assert outcome.status == 2

@@ -8,7 +8,7 @@ import torch
 from inlay.config import validate
 from inlay.model import precision
 from inlay.train.config import TrainConfig
-from inlay.train.optimizers import muon
+from inlay.train import blocks
 
 
 @pytest.fixture(params=[True, False])
@@ -39,7 +39,7 @@ def test_muon_iterates_in_the_fast_format(units: bool) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "baddbmm", watched)
-        found = muon.orthogonalise(matrices, 5)
+        found = blocks.orthogonalise(matrices, 5)
     assert set(seen) == {torch.bfloat16 if units else torch.float32}
     assert found.dtype == torch.float32
     singular = torch.linalg.svdvals(found)

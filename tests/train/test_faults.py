@@ -34,6 +34,9 @@ def in_a_fork(work: Callable[[], Any]) -> int:
     if child == 0:
         status = 3
         try:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 1)
+            os.dup2(nowhere, 2)
             torch.set_num_threads(1)
             work()
             status = 0

@@ -107,7 +107,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(store: Path, fold
 
 def test_a_run_of_ours_is_a_start_too(store: Path, straight: tuple[TrainRun, Path], tmp_path: Path) -> None:
     _, before = straight
-    for name, source in (("run", before), ("checkpoint", before / "checkpoints" / "step-10")):
+    for name, source in (("run", before), ("checkpoint", before / "checkpoints" / "step-15")):
         run = train(start(store, source, train=SHORT, model={"width": 64}), str(tmp_path / name)).path
         begun = checkpoint.read_tensors(run / "checkpoints" / "step-0", checkpoint.WEIGHTS)
         newest = source if name == "checkpoint" else before / "checkpoints" / "step-20"

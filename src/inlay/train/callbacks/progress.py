@@ -1,5 +1,6 @@
 """Progress for people: a bar with loss, tokens/s and time left in a terminal, a plain line now and then elsewhere."""
 
+import contextlib
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Literal
@@ -101,7 +102,8 @@ class ProgressLines(Callback):
         if self._bars is not None:
             self._bars.console.print(line, markup=False, highlight=False)
         elif not self._silent:
-            print(line, file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # a full disk or a closed pipe behind it must not end the run
+                print(line, file=sys.stderr, flush=True)
 
     def finish(self, trainer: "Trainer", completed: bool) -> None:
         if self._bars is not None:
