@@ -7,8 +7,8 @@ import torch
 
 from inlay.config import validate
 from inlay.model import precision
-from inlay.train.config import TrainConfig
 from inlay.train import blocks
+from inlay.train.config import TrainConfig
 
 
 @pytest.fixture(params=[True, False])
