@@ -16,7 +16,10 @@ DEBUG = "--debug"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command line (without the program's name; None takes the process's own) and returns its exit status."""
+    """Runs one command line (without the program's name; None takes the process's own) and returns its exit status.
+
+    One of many processes of torchrun does not return: it ends here.
+    """
     from inlay.cli.app import HEAVY
     from inlay.cli.runtime import ensure_runtime
 
@@ -29,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_launch(words)
         status = _run(words)
         sys.stdout.flush()
-        return status
+        return _leave(status, argv)
     except BrokenPipeError:
         # The interpreter flushes standard output once more at exit; without this it would complain about the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -37,11 +40,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         if debug:
             raise
-        return _fail(str(error) or "interrupted", 130)
+        return _leave(_fail(str(error) or "interrupted", 130), argv)
     except Exception as error:
         if debug:
             raise
-        return _explain(error)
+        return _leave(_explain(error), argv)
+
+
+def _leave(status: int, argv: Sequence[str] | None) -> int:
+    """`status`; one of many processes of torchrun ends here with it.
+
+    Everything is written by then. The ordinary way out takes apart what may still wait for a process that is gone, and
+    does so already when the error that is being handled is forgotten.
+    """
+    from inlay.cli.runtime import launched
+
+    if argv is None and launched(os.environ)[1] > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def _check_launch(words: list[str]) -> None:

@@ -7,6 +7,7 @@ names on the CPU; weights and gradients travel in `inlay.train.distribute`.
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +24,7 @@ Strategy = Literal["none", "ddp", "fsdp"]
 
 LAUNCH = "torchrun --nproc-per-node N -m inlay train ..."
 LOST = "another process of this run has ended, or does not answer,"
+SETTLED_SECONDS = 0.2
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 # How the back ends say that the other side is gone; their exceptions are mostly plain RuntimeErrors.
 _LOST = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "timed out", "store", "peer")
@@ -161,6 +163,9 @@ class Parallel:
             if self.store is not None:
                 with contextlib.suppress(RuntimeError):  # the work is done, whatever happens to the others now
                     self.sum(np.zeros(1))  # nobody takes the group away while another still needs it
+                # Gloo's threads need the interpreter to let go of what they have sent, and what destroys the group
+                # holds it while it waits for them: without this pause a process hung at its end now and then.
+                time.sleep(SETTLED_SECONDS)
                 distributed.destroy_process_group()
             return
         if isinstance(error, (Reported, GeneratorExit, SystemExit)):
