@@ -3,6 +3,7 @@
     runs/NAME/config.yaml      resolved; alone enough to start the same run again
               metrics.jsonl    one object per logged step
               samples.jsonl    infills of fixed held-out gaps during training
+              validation.json  losses of the last validation, summed by document
               checkpoints/step-N/
               tokenizer/
               evaluations/     one JSON file per evaluation

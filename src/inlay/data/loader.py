@@ -269,8 +269,11 @@ _worker_rows: RowStream | None = None  # set once in each worker process; a proc
 def _start_worker(rows: RowStream) -> None:
     global _worker_rows
     _worker_rows = rows
-    # Ctrl-C reaches the whole process group; the trainer decides when to end, and closes its workers then.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C, or a scheduler's signal, reaches the whole process group; the trainer decides when to end, and closes its
+    # workers then.
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", None)):
+        if number is not None:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _make_rows(rows: Sequence[RowAddress]) -> list[Row]:
