@@ -32,6 +32,13 @@ def test_a_grid_or_a_search_needs_no_file() -> None:
     assert (both.search.kind, both.most_runs) == ("grid", 8)
 
 
+def test_a_file_need_not_name_a_launcher(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: mine\narms: {a: [optim.lr=0.1]}\n")
+    assert read(["launcher.processes=2"], file).launcher.slots == 2
+    assert read([], file).launcher.slots == 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

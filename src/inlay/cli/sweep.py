@@ -80,7 +80,9 @@ def read(overrides: Sequence[str], file: Path | None) -> "SweepConfig":
     arms = dict(data.get("arms") or {})
     if any(text.startswith("target.") for text in own):
         data["target"] = {**NO_TARGET, **(data.get("target") or {})}
-    data = apply_overrides({**dict.fromkeys([*SweepConfig.model_fields, "grid"]), **data}, own)
+    # A file need not name a launcher for the command line to change the usual one.
+    usual = {"launcher": SweepConfig.model_fields["launcher"].get_default(call_default_factory=True).to_dict()}
+    data = apply_overrides({**dict.fromkeys([*SweepConfig.model_fields, "grid"]), **usual, **data}, own)
     if isinstance(data["arms"], list):
         for arm in data["arms"]:
             if arm not in arms:
