@@ -13,7 +13,7 @@ import pytest
 from inlay.config import validate
 from inlay.train.sweep import Sweep, SweepConfig
 
-SMALL = (
+TINY = (
     "model=pico",
     "model.layers=1",
     "train.steps=6",
@@ -23,8 +23,8 @@ SMALL = (
     "train.compile=false",
     "schedule.warmup_steps=2",
     "callbacks.samples=null",
-    "data.path=none",
 )
+SMALL = (*TINY, "data.path=none")
 TRAINER = """
 import json, math, os, pathlib, re, signal, sys, time
 run = pathlib.Path(sys.argv[1].removeprefix("resume="))

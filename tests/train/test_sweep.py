@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.train.fake_runs import TINY
 from tests.train.tiny_training import assert_same, weights
 
 from inlay.config import BadInput, ConfigError, validate
@@ -24,16 +25,8 @@ from inlay.train.sweep_run import train_all
 from inlay.train.transfer import COOLED
 
 SMALL = (
-    "model=pico",
-    "model.layers=1",
-    "train.steps=6",
-    "train.sequence_length=64",
-    "train.rows=2",
-    "train.precision=float32",
-    "train.compile=false",
+    *TINY,
     "fim=characters",
-    "schedule.warmup_steps=2",
-    "callbacks.samples=null",
     "callbacks.validation.evaluations=2",
     "callbacks.validation.rows=2",
     "callbacks.checkpoints.every_steps=2",

@@ -6,10 +6,11 @@ streams) use `disk_errors` for the message and their own temporary name. It refu
 
 import contextlib
 import errno
+import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import xxhash
 
@@ -80,6 +81,20 @@ def sync_folder(folder: str | Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON-lines file; a line that a kill left half written is passed over."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(value, dict):
+                yield value
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from inlay.config import ConfigError
+from inlay.config.files import json_lines
 from inlay.config.run_dir import RunDir
 from inlay.evaluate.report_sums import Validated, read_validation
 
@@ -148,20 +148,6 @@ def load_run(path: str | Path, *, strict: bool = True) -> RunData:
         samples=_samples(run.samples_file),
         corpus=_manifest(config),
     )
-
-
-def json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON-lines file; a line that a kill left half written is passed over."""
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(value, dict):
-                yield value
 
 
 def _metrics(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

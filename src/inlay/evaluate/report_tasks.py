@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from inlay.config.files import json_lines
 from inlay.evaluate.report_bootstrap import Interval, ratio_interval
-from inlay.evaluate.report_data import RunData, json_lines
+from inlay.evaluate.report_data import RunData
 from inlay.evaluate.report_entries import Entry
 from inlay.evaluate.report_text import ORDER_TITLES, signed
 from inlay.evaluate.table import COLUMNS, PERCENT, category_title, format_score

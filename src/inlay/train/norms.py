@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from inlay.model import Transformer
+from inlay.train.distribute import whole
 from inlay.train.optimizer import route
 
 
@@ -33,7 +33,7 @@ def groups_of(model: Transformer) -> dict[str, list[str]]:
 @torch.no_grad()
 def squares(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     """The sum of squares of each named tensor, fp32 0-d on its device, over all its shards."""
-    return {name: _whole(tensor.detach().float().square().sum()) for name, tensor in tensors}
+    return {name: whole(tensor.detach().float().square().sum()) for name, tensor in tensors}
 
 
 def group_norms(found: Mapping[str, Tensor], groups: Mapping[str, list[str]]) -> dict[str, float]:
@@ -45,12 +45,3 @@ def group_norms(found: Mapping[str, Tensor], groups: Mapping[str, list[str]]) ->
         return {}
     sums = torch.stack([torch.stack(members).sum() for members in present.values()]).sqrt()
     return dict(zip(present, sums.tolist(), strict=True))
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor with all its shards."""
-    return _whole(tensor.detach())
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

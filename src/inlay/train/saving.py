@@ -30,6 +30,7 @@ from inlay.config.lock import Lock
 from inlay.model import checkpoint
 from inlay.train import storage
 from inlay.train.config import TrainRun
+from inlay.train.distribute import whole
 from inlay.train.parallel import Parallel
 
 if TYPE_CHECKING:
@@ -273,8 +274,7 @@ def _targets(trainer: "Trainer", folder: Path, reader: storage.SafetensorsReader
 def _whole(model: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Every parameter by name with all its elements, one after the other. Collective where they are sharded."""
     for name, parameter in model.named_parameters():
-        value = parameter.detach()
-        yield name, value.full_tensor() if isinstance(value, DTensor) else value
+        yield name, whole(parameter.detach())
 
 
 def share(replicated: dict[str, Tensor], parallel: Parallel) -> set[str]:

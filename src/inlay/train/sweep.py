@@ -13,10 +13,9 @@ compared by is `inlay.train.study`'s matter.
 """
 
 import functools
-import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +24,7 @@ from pydantic import Field, field_validator, model_validator
 
 from inlay.config import BadInput, Config, ConfigError, InlayError, validate
 from inlay.config.compose import apply_overrides, compose
-from inlay.config.files import disk_errors, write_atomic
+from inlay.config.files import disk_errors, json_lines, write_atomic
 from inlay.config.run_dir import RunDir, config_text, default_path
 from inlay.config.yaml_file import load_yaml
 from inlay.model import checkpoint
@@ -340,19 +339,6 @@ def trained_tokens(run: RunDir) -> int:
     """Row slots that a run has logged as trained."""
     found = [row["tokens"] for row in json_lines(run.metrics_file) if isinstance(row.get("tokens"), int)]
     return max(found, default=0)
-
-
-def json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON-lines file; half a line is passed over."""
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            yield value
 
 
 @functools.lru_cache(maxsize=64)

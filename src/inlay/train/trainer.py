@@ -9,6 +9,7 @@ whatever only one of them can know: that the run is to stop, and what the clock 
 """
 
 import contextlib
+import functools
 import math
 import signal
 import statistics
@@ -24,6 +25,7 @@ from inlay.config import InlayError
 from inlay.config.run_dir import RunDir
 from inlay.data.loader import Batch, Loader, LoaderState, Rows
 from inlay.data.mixture import MixedRows
+from inlay.data.rows import Row
 from inlay.model import Transformer, build
 from inlay.train.compiler import why_not_compiled
 from inlay.train.config import TrainRun
@@ -109,6 +111,12 @@ class Trainer:
     def total_steps(self) -> int | None:
         """Steps of the whole run; None for a time budget that has not been turned into steps."""
         return self.plan.total_steps
+
+    @functools.cached_property
+    def held_out_row(self) -> Row:
+        """The first validation row, made as training makes them: what probes look at."""
+        config = self.config
+        return config.data.open("validation", config.fim, config.train.sequence_length, 0).row(0, 0)
 
     # ---- the run -----------------------------------------------------------------------------------------------------
 

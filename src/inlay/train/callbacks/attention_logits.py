@@ -46,8 +46,7 @@ class AttentionLogits(Callback):
         self._row: tuple[Tensor, Tensor] | None = None
 
     def start(self, trainer: "Trainer") -> None:
-        config = trainer.config
-        row = config.data.open("validation", config.fim, config.train.sequence_length, 0).row(0, 0)
+        row = trainer.held_out_row
         self._row = torch.from_numpy(row.tokens)[None].long(), torch.from_numpy(row.positions)[None].long()
 
     def step(self, trainer: "Trainer") -> None:

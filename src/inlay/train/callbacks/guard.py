@@ -94,8 +94,7 @@ class Guard(Callback):
         if self._config.leaking_validation != "off":
             self._search(trainer)
         if self._config.leaking_targets != "off" or self._config.loss_precision != "off":
-            row = config.data.open("validation", config.fim, config.train.sequence_length, 0).row(0, 0)
-            self._probe = Probe.of(row, trainer.vocab_size, trainer.device)
+            self._probe = Probe.of(trainer.held_out_row, trainer.vocab_size, trainer.device)
             self._look(trainer)
         for values in self._logged:  # validation may have measured the beginning already
             self._read(trainer, values)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from inlay.model import Transformer
 from inlay.train.callback import Callback, CallbackConfig, callbacks
-from inlay.train.norms import group_norms, groups_of, squares, whole
+from inlay.train.distribute import whole
+from inlay.train.norms import group_norms, groups_of, squares
 
 if TYPE_CHECKING:
     from inlay.data.loader import Batch
@@ -84,5 +85,5 @@ def qk_gains(model: Transformer) -> dict[int, float]:
     for name, parameter in model.named_parameters():
         if name.endswith((".query_norm.weight", ".key_norm.weight")) and name.startswith("blocks."):
             layer = int(name.split(".")[1])
-            gains[layer] = max(gains.get(layer, 0.0), float(whole(parameter).abs().max()))
+            gains[layer] = max(gains.get(layer, 0.0), float(whole(parameter.detach()).abs().max()))
     return gains

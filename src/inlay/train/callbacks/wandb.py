@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from inlay.config import BadInput, InlayError
-from inlay.config.files import disk_errors, write_atomic
+from inlay.config.files import disk_errors, json_lines, write_atomic
 from inlay.train.callback import Callback, CallbackConfig, callbacks
 
 if TYPE_CHECKING:
@@ -135,12 +135,8 @@ def _known_id(path: Path) -> str | None:
 
 def _logged(metrics: Path, step: int) -> Iterator[dict[str, Any]]:
     """The lines of metrics.jsonl up to `step`, where the run goes on; none of a run that begins again."""
-    if step == 0 or not metrics.is_file():
+    if step == 0:
         return
-    for line in metrics.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            values = json.loads(line)
-            if isinstance(values, dict) and 0 <= values["step"] <= step:
-                yield values
-        except (ValueError, KeyError, TypeError):
-            continue  # half a line at the end
+    for values in json_lines(metrics):
+        if isinstance(values.get("step"), int) and 0 <= values["step"] <= step:
+            yield values
