@@ -1,19 +1,23 @@
-"""The contract of an evaluation task: a fixed list of infilling examples, cut from documents the model never saw.
+"""The contract of an evaluation task: a fixed list of infilling examples, and how the task itself reads an answer.
 
-A task decides which gaps are cut; it never looks at the model, so every model with the same tokenizer meets the same
-list. One file a task in `inlay.evaluate.tasks`. Categories are named here because slices, tables and the report share
-them.
+A task decides which gaps are asked and what its own rules are (its post-processing, its scorer, its tests). It never
+looks at the model, so every model meets the same list; what is measured of every task is in `inlay.evaluate.metrics`.
+One file a task in `inlay.evaluate.tasks`, and its options as YAML in `conf/evaluate`. A task whose examples come from a
+file ships a few of them (`inlay.evaluate.samples`), so that it runs with nothing to fetch.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from inlay.config import Config, Registry
+from inlay.evaluate.metric import Measure, Metric
+from inlay.evaluate.sandbox.program import Program
+from inlay.text.store import TokenStore
 from inlay.text.tokenizer import Tokenizer
 
 tasks = Registry("task", "inlay.evaluate.tasks")
@@ -21,6 +25,7 @@ tasks = Registry("task", "inlay.evaluate.tasks")
 Category = Literal[
     "word", "tokens_1_4", "tokens_5_8", "tokens_9_16", "tokens_17_32", "tokens_33_64", "line_end", "line"
 ]
+"""Kinds of gap that are cut by `inlay.evaluate.cuts`."""
 
 
 @dataclass(frozen=True)
@@ -47,50 +52,103 @@ class Corpus:
 
 
 @dataclass(frozen=True)
+class ContextFile:
+    """Another file (or a snippet of one) that a cross-file example may show the model."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Example:
-    """One gap: characters `start` to `end` of a document."""
+    """One gap and its gold answer."""
 
-    document: SourceDocument
-    category: Category
-    start: int
-    end: int
-    tokens: int
-    """Length of the middle, encoded alone."""
-
-    @property
-    def id(self) -> str:
-        """Says which gap this is, in every run."""
-        return f"{self.category}:{self.document.id[:12]}:{self.start}-{self.end}"
+    id: str
+    """Unique in its task, the same in every run and for every model."""
+    group: str
+    """What bootstrap resamples together: the document, the problem or the repository that the gap comes from."""
+    category: str
+    """Kind of gap, in the task's words; tables have a row for each."""
+    prefix: str
+    middle: str
+    """The gold answer, byte for byte."""
+    suffix: str
+    path: str = ""
+    language: str | None = None
+    """As `inlay.text.document.language_of` names it."""
+    context: tuple[ContextFile, ...] = ()
+    """Other files of the repository, the most useful first."""
+    repo: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What only the task itself reads: tests, entry point, its own fields."""
 
     @property
     def origin(self) -> tuple[str, str]:
-        """Document id and path."""
-        return self.document.id, self.document.path
+        """Group and path."""
+        return self.group, self.path
 
     @cached_property
-    def prefix(self) -> str:
-        """The document before the gap."""
-        return self.document.text[: self.start]
+    def document(self) -> str:
+        """The whole text with the gold answer in place."""
+        return self.prefix + self.middle + self.suffix
 
-    @cached_property
-    def middle(self) -> str:
-        """The gold answer."""
-        return self.document.text[self.start : self.end]
 
-    @cached_property
-    def suffix(self) -> str:
-        """The document after the gap."""
-        return self.document.text[self.end :]
+@dataclass(frozen=True)
+class Examples:
+    """A task's list, or the beginning of it that was asked for."""
+
+    items: Sequence[Example]
+    of: int
+    """Examples that the whole list has (with `limit`, more than `items`)."""
+    source: str
+    """Where they come from, for people: a path, "shipped sample", "validation split of the run's store"."""
+    hash: str
+    """Content hash of what they were made from, hexadecimal."""
+    sample: bool = False
+    """Whether this is only the shipped sample of a larger benchmark: never to be quoted as its score."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a task may take its examples from."""
+
+    data: str | None = None
+    """What the user named: a file, a folder, a token store, or `hf:OWNER/NAME`; None for the task's own default."""
+    store: Callable[[], TokenStore] | None = None
+    """Opens the store that the model was trained from; raises BadInput when it is gone. None: nothing says which."""
+    tokenizer: Tokenizer | None = None
+    """The model's; None for a model behind a server and for completions from a file."""
 
 
 class TaskConfig(Config):
     """Options every task has."""
+
+    METRICS: ClassVar[tuple[Metric, ...]] = ()
+    """What this task measures beside the metrics of all tasks; see `measures`."""
+    POST: ClassVar[str] = "none: the raw text"
+    """The benchmark's post-processing in a sentence, with its source."""
+    EXECUTES: ClassVar[bool] = False
+    """Whether `program` gives something to run."""
+    CITATION: ClassVar[str] = ""
+    """Where the benchmark was published."""
 
     kind: str
     max_tokens: int = Field(64, ge=1)
     """Token budget of every completion, one constant for the whole list: derived from an item it would hide overrun."""
 
     @abstractmethod
-    def examples(self, corpus: Corpus, tokenizer: Tokenizer, limit: int | None = None) -> Sequence[Example]:
-        """The fixed list; `limit` takes its beginning. Raises BadInput when the corpus has no gap of the asked
-        kinds."""
+    def examples(self, place: Place, limit: int | None = None) -> Examples:
+        """The fixed list; `limit` takes its beginning. Raises BadInput, in one line, when the data has no examples, or
+        has missing fields, duplicated ids or a format that cannot be read."""
+
+    def postprocess(self, example: Example, text: str) -> str:
+        """A completion as the benchmark's own harness would cut or strip it."""
+        return text
+
+    def program(self, example: Example, middle: str) -> Program | None:
+        """What to run to know whether `middle` is right; None where the example has no tests."""
+        return None
+
+    def measures(self, example: Example, text: str) -> dict[str, Measure | None]:
+        """This task's own METRICS of a raw completion; None: not measured for this example."""
+        return {}
