@@ -1,179 +1,258 @@
-"""Runs a task on a model: gold first, then every order the model was trained in, and writes what came out.
+"""Runs tasks on what is evaluated: gold first, then every order, and writes what came out.
 
 Before any score of a model there is the score of the gold answers through the same path: prompt building, ids, the way
-back to text, and the metrics. Anything under 100 % there says that the harness, not the model, is wrong, and stands at
-the top of the result with the ids of the examples. It refuses an order the format does not have and a task without
-examples.
+back to text, the task's post-processing, its tests and the metrics. Anything under 100 % there says that the harness,
+not the model, is wrong: it stands at the top of the result with the ids of the examples, and ends a strict run before
+the model is asked. It refuses an order that the model was not trained in, and code to run with nothing to run it in.
 """
 
-import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from inlay import __version__
-from inlay.config import BadInput
-from inlay.config.files import write_atomic
+from inlay.config import BadInput, InlayError
 from inlay.config.run_dir import RunDir
-from inlay.evaluate.corpus import held_out, open_path
-from inlay.evaluate.metrics import Judge, Scored
-from inlay.evaluate.summary import slices, summarise
-from inlay.evaluate.task import Corpus, Example, TaskConfig, tasks
-from inlay.fim.family import Order
-from inlay.infer.detokenise import detokenise
-from inlay.infer.engine import BATCH_ROWS, Engine, Generation
-from inlay.infer.open import DtypeName, Opened, open_model
-from inlay.infer.prompt import Context, fit, prompt_of
-from inlay.infer.samples import sample_of
+from inlay.evaluate.answer import Answer
+from inlay.evaluate.best_of import best_of
+from inlay.evaluate.cache import cached_answers, cached_losses, cached_outcomes
+from inlay.evaluate.evaluation_items import item_of, write
+from inlay.evaluate.gold import score_gold
+from inlay.evaluate.metric import Metric
+from inlay.evaluate.metrics import METRICS, Judge
+from inlay.evaluate.result import result_of
+from inlay.evaluate.sandbox import Sandbox, open_sandbox
+from inlay.evaluate.sandbox.program import Outcome, Program
+from inlay.evaluate.scored import Answered, Scored
+from inlay.evaluate.subject import GREEDY, Decoding, Subject
+from inlay.evaluate.subjects.local import LocalSubject
+from inlay.evaluate.subjects.open import open_subject
+from inlay.evaluate.task import Example, Examples, Place, TaskConfig, tasks
+from inlay.infer.open import DtypeName, Opened
 from inlay.text.progress import NoProgress, Progress
 from inlay.text.store import TokenStore
 
-SAMPLES = 24
-"""Examples at the head of the fixed list that the result shows in full."""
+DEFAULT_TASKS = ("held_out", "marked")
+"""What is asked when no task is named: neither needs anything to be fetched."""
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """An example ready for the model: its fitted surroundings and its gold ids."""
+class Options:
+    """How tasks are run."""
 
-    example: Example
-    context: Context
-    gold: list[int]
+    order: str | None = None
+    """One of the subject's orders; None takes all."""
+    limit: int | None = None
+    """The first so many examples of each task."""
+    decoding: Decoding = GREEDY
+    tests: bool = True
+    """Whether code is run where a task has tests."""
+    allow_unsafe: bool = False
+    """Whether code may run without a sandbox that holds it."""
+    strict: bool = False
+    """Whether gold under 100 % ends everything before the model is asked."""
+    cache: Path | None = None
+    """Folder of answers that are kept from run to run; None keeps none."""
+
+
+@dataclass
+class Evaluation:
+    """A task's result and every scored answer by row."""
+
+    result: dict[str, Any]
+    scored: dict[str, list[Scored]]
+    items: list[dict[str, Any]] = field(default_factory=list)
 
 
 def evaluate(
-    target: str | Path,
+    target: str | Path | None,
     task: str | None = None,
     data: str | Path | None = None,
-    order: Order | None = None,
+    order: str | None = None,
     limit: int | None = None,
     progress: Progress | None = None,
     *,
     config: TaskConfig | None = None,
+    save: bool = True,
+    **options: Any,
+) -> dict[str, Any]:
+    """Evaluates one task and returns `{task, n, of, gold, metrics, slices, settings, ...}`.
+
+    `task`: a task's name with its default options ("held_out"), or give its options as `config`. The other arguments
+    are those of `evaluate_tasks`. `save`: write the result into the run (or `out`).
+    """
+    chosen = _task(task, config)
+    (result,) = evaluate_tasks(target, [chosen], data, order, limit, progress, save=save, **options)
+    return result
+
+
+def evaluate_tasks(
+    target: str | Path | None,
+    chosen: Sequence[TaskConfig],
+    data: str | Path | None = None,
+    order: str | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
+    *,
+    decoding: Decoding = GREEDY,
+    completions: str | Path | None = None,
+    family: str | None = None,
+    sequence_length: int | None = None,
+    api: str = "auto",
+    model: str | None = None,
     device: str | None = None,
     dtype: DtypeName = "auto",
-    family: str | None = None,
+    tests: bool = True,
+    allow_unsafe: bool = False,
+    strict: bool = False,
+    out: str | Path | None = None,
     save: bool = True,
-) -> dict[str, Any]:
-    """Evaluates what `open_model` opens and returns `{task, n, gold, metrics, slices, settings, samples}`.
+    skip: Callable[[TaskConfig, BadInput], bool] = lambda task, error: False,
+) -> list[dict[str, Any]]:
+    """Runs `chosen` tasks on what `open_subject` opens and returns their results.
 
-    `task`: a task's name with its default options ("held_out"), or give its options as `config`. `data`: a folder or
-    file to cut gaps from; None takes the held-out split of the store that the run was trained from. `order`: one of
-    psm, spm, spm_v2; None takes every order the model was trained in. `limit`: the first so many examples. `save`:
-    write the result to `RUN/evaluations/TASK.json` and each example to `TASK.items.jsonl` beside it; nothing is written
-    into a Hugging Face folder. `family`: the FIM format of such a folder, where it does not tell. Raises BadInput
-    for a wrong target, task, data, order or limit.
+    `target`: a run, a checkpoint, an export, a Hugging Face folder or a server's address; None with `completions`, a
+    file of answers. `data`: where the tasks take their examples from (see `Place`); None for each task's own. `order`:
+    psm, spm ...; None takes every order the model has. `limit`: the first so many examples. `family`,
+    `sequence_length`, `api`, `model`: see `open_subject`. `tests`, `allow_unsafe`, `strict`: see `Options`. `out`: the
+    folder to write to; None is the run's own, and nothing for what is no run. `skip` may say that a task whose examples
+    cannot be had is left out. Raises BadInput for a wrong target, task, data, order or limit.
     """
     if limit is not None and limit < 1:
         raise BadInput(f"limit = {limit}: evaluate at least one example")
-    options = _options(task, config)
-    opened = open_model(target, device=device, dtype=dtype, rows=BATCH_ROWS, family=family)
-    corpus = open_path(data) if data is not None else held_out(run_store(opened))
-    result, scored = evaluate_opened(opened, options, corpus, order=order, limit=limit, progress=progress)
-    if save and opened.run is not None:
-        _write(RunDir.open(opened.run), options.kind, result, scored)
-    return result
+    where = None if target is None else str(target)
+    given = None if completions is None else str(completions)
+    subject = open_subject(
+        where, completions=given, family=family, api=api, model=model, sequence_length=sequence_length,
+        device=device, dtype=dtype,
+    )  # fmt: skip
+    try:
+        folder = _folder(subject, out) if save else None
+        options = Options(
+            order, limit, decoding, tests, allow_unsafe, strict, None if folder is None else folder / "cache"
+        )
+        place = place_of(subject, None if data is None else str(data))
+        results = []
+        for task in chosen:
+            try:
+                examples = task.examples(place, limit)
+            except BadInput as error:
+                if skip(task, error):
+                    continue
+                raise
+            evaluation = evaluate_examples(subject, task, examples, options, progress)
+            if folder is not None:
+                write(folder, evaluation.result, evaluation.items)
+            results.append(evaluation.result)
+        if not results:
+            raise BadInput("no task has anything to ask; name one with --task, or data with --data")
+        return results
+    finally:
+        subject.close()
 
 
 def evaluate_opened(
     opened: Opened,
-    config: TaskConfig,
-    corpus: Corpus,
-    *,
-    order: Order | None = None,
-    limit: int | None = None,
+    task: TaskConfig,
+    examples: Examples,
+    options: Options | None = None,
     progress: Progress | None = None,
-) -> tuple[dict[str, Any], dict[Order, list[Scored]]]:
-    """As `evaluate`, for a model that is open and a corpus at hand: the result, and every scored example by order."""
+) -> Evaluation:
+    """As `evaluate`, for a model that is open and examples at hand; writes nothing."""
+    return evaluate_examples(LocalSubject(opened), task, examples, options or Options(), progress)
+
+
+def evaluate_examples(
+    subject: Subject, task: TaskConfig, examples: Examples, options: Options, progress: Progress | None = None
+) -> Evaluation:
+    """Asks `subject` for every example in every order and scores what it says, gold first.
+
+    Raises BadInput for an order the subject does not have, or code to run with no sandbox; InlayError in a strict run
+    whose gold is under 100 %.
+    """
     started = time.monotonic()
     progress = progress or NoProgress()
-    orders: tuple[Order, ...] = opened.orders if order is None else (order,)
-    _check_orders(orders, opened)
-    examples = config.examples(corpus, opened.tokenizer, limit)
-    prepared = prepare_examples(opened, examples, config.max_tokens)
-    judge = Judge(frozenset(opened.tokenizer.special.values()))
-    gold = score_gold(opened, prepared, orders, judge)
-    scored: dict[Order, list[Scored]] = {}
-    engine = Engine(opened)
-    for one in orders:
-        with progress.phase(f"evaluate {one}", len(prepared), "gaps") as phase:
-            generations = engine.generate(
-                [prompt_of(item.context, one, opened.fim_format) for item in prepared],
-                max_tokens=config.max_tokens,
-                references=[item.gold for item in prepared],
-                progress=phase.advance,
+    orders = orders_of(subject, options.order)
+    decoding = subject.decoding(options.decoding, examples.items)
+    metrics = metrics_of(task)
+    with ExitStack() as stack:
+        sandbox = _sandbox(task, examples, options)
+        if sandbox is not None:
+            stack.callback(sandbox.close)
+        judge = stack.enter_context(Judge(task))
+        runner = Runner(task, sandbox, options.cache, progress)
+        gold = score_gold(subject, task, examples.items, orders, judge, runner, metrics, progress)
+        if options.strict and gold.failures:
+            raise InlayError(
+                f"gold is not 100 % on {task.kind}: {gold.summary()}; the harness is wrong, so the model was not asked"
             )
-            pairs = zip(prepared, generations, strict=True)
-            scored[one] = [judge.score(item.example, generation) for item, generation in pairs]
-    result = {
-        "task": config.kind,
-        "n": len(examples),
-        "gold": gold,
-        "metrics": {one: summarise(items) for one, items in scored.items()},
-        "slices": {one: slices(items) for one, items in scored.items()},
-        "settings": {
-            **opened.identity,
-            "orders": list(orders),
-            "max_tokens": config.max_tokens,
-            "decoding": "greedy",
-            "limit": limit,
-            "task": config.to_dict(),
-            "corpus": {"source": corpus.source, "hash": corpus.hash, "documents": len(corpus.ids)},
-            "documents_used": len({example.document.id for example in examples}),
-            "interval": "95 %, bootstrap over documents",
-            "version": __version__,
-            "seconds": round(time.monotonic() - started, 2),
-        },
-        "samples": [
-            sample_of(item.example, item.generation, one, opened.step)
-            for one, items in scored.items()
-            for item in items[:SAMPLES]
-        ],
-    }
-    return result, scored
+        scored: dict[str, list[Scored]] = {}
+        rows: dict[str, dict[str, Any]] = {}
+        items: list[dict[str, Any]] = []
+        for order in orders:
+            found = _ask(subject, task, examples.items, order, decoding, options, judge, runner, progress)
+            chosen = _best(found, decoding) if decoding.samples > 1 else None
+            scored[order] = found
+            rows[order] = {"order": order, "samples": decoding.samples, "best_of": None}
+            if chosen is not None:
+                name = f"{order} best of {decoding.samples}"
+                scored[name] = [replace(found[at], answered=replace(found[at].answered, sample=0)) for at in chosen]
+                rows[name] = {"order": order, "samples": 1, "best_of": decoding.samples}
+            picked = None if chosen is None else set(chosen)
+            items += [
+                item_of(one, order, order, None if picked is None else at in picked) for at, one in enumerate(found)
+            ]
+    result = result_of(
+        subject.identity, task, examples, gold, scored, rows, metrics,
+        orders=orders, decoding=decoding, limit=options.limit, sandbox=None if sandbox is None else sandbox.name,
+        seconds=time.monotonic() - started,
+    )  # fmt: skip
+    return Evaluation(result, scored, items)
 
 
-def prepare_examples(opened: Opened, examples: Sequence[Example], max_tokens: int) -> list[Prepared]:
-    """Fits each example into the model's context. The room is the same for all: it depends on the budget, not on the
-    gold."""
-    room = opened.sequence_length - max_tokens - opened.fim_format.OVERHEAD
-    return [
-        Prepared(
-            example,
-            fit(example.prefix, example.suffix, room, opened.tokenizer),
-            opened.tokenizer.encode(example.middle),
-        )
-        for example in examples
-    ]
+class Runner:
+    """Runs a task's programs, each text once, and remembers what became of them."""
+
+    def __init__(self, task: TaskConfig, sandbox: Sandbox | None, cache: Path | None, progress: Progress) -> None:
+        self._task = task
+        self._sandbox = sandbox
+        self._cache = cache
+        self._progress = progress
+
+    def outcomes(self, asked: Sequence[tuple[Example, str]], what: str) -> list[Outcome | None]:
+        """What became of each text in its example; None where there is nothing to run."""
+        if self._sandbox is None:
+            return [None] * len(asked)
+        programs: list[Program | None] = [self._task.program(example, text) for example, text in asked]
+        count = sum(program is not None for program in programs)
+        if count == 0:
+            return [None] * len(asked)
+        with self._progress.phase(what, count, "tests") as phase:
+            return cached_outcomes(self._sandbox, programs, self._cache, phase.advance)
+
+    def answered(self, examples: Sequence[Example], answers: Sequence[Sequence[Answer]], what: str) -> list[Answered]:
+        """Every answer, post-processed and run: the raw text and, where it differs, the other."""
+        flat = [
+            Answered(example, answer, at, self._task.postprocess(example, answer.text))
+            for example, given in zip(examples, answers, strict=True)
+            for at, answer in enumerate(given)
+        ]
+        raw = self.outcomes([(one.example, one.answer.text) for one in flat], what)
+        changed = [at for at, one in enumerate(flat) if one.post != one.answer.text]
+        post = dict(zip(changed, self.outcomes([(flat[at].example, flat[at].post) for at in changed], f"{what}, cut"),
+                        strict=True))  # fmt: skip
+        return [
+            replace(one, raw_outcome=raw[at], post_outcome=post[at] if at in post else raw[at])
+            for at, one in enumerate(flat)
+        ]
 
 
-def score_gold(opened: Opened, prepared: Sequence[Prepared], orders: Sequence[Order], judge: Judge) -> dict[str, Any]:
-    """The gold answers through the whole path: shares that come back exact and valid, and what failed, by id and
-    reason."""
-    failures: list[dict[str, str]] = []
-    exact = valid = measured = 0
-    for item in prepared:
-        text = detokenise(item.gold, opened.tokenizer)
-        answer = Generation(tuple(item.gold), text.text, "eot", (), 0.0, text.dropped_bytes, text.invalid_bytes)
-        scored = judge.score(item.example, answer)
-        broken = [f"{order} prompt" for order in orders if not _restores(opened, item, order)]
-        broken += [] if scored.exact else ["text"]
-        syntax = scored.measures["syntax_valid"]
-        if syntax is not None:
-            measured += 1
-            valid += int(syntax[0])
-            broken += [] if syntax[0] else ["syntax"]
-        exact += not [reason for reason in broken if reason != "syntax"]
-        failures += [{"id": item.example.id, "reason": ", ".join(broken)}] if broken else []
-    return {
-        "exact": exact / len(prepared),
-        "syntax_valid": valid / measured if measured else None,
-        "n": len(prepared),
-        "syntax_measured": measured,
-        "failures": failures,
-    }
+def place_of(subject: Subject, data: str | None) -> Place:
+    """Where tasks take their examples from, for this subject."""
+    opened = subject.opened if isinstance(subject, LocalSubject) else None
+    return Place(data, None if opened is None else lambda: run_store(opened), subject.tokenizer)
 
 
 def run_store(opened: Opened) -> TokenStore:
@@ -193,56 +272,69 @@ def run_store(opened: Opened) -> TokenStore:
     return store
 
 
-def _options(task: str | None, config: TaskConfig | None) -> TaskConfig:
+def orders_of(subject: Subject, order: str | None) -> tuple[str, ...]:
+    """The orders to ask in. Raises BadInput for one that the subject cannot be asked in."""
+    if order is None:
+        return subject.orders
+    subject.check_order(order)
+    return (order,)
+
+
+def metrics_of(task: TaskConfig) -> tuple[Metric, ...]:
+    """The metrics of all tasks, and the task's own."""
+    return (*METRICS, *task.METRICS)
+
+
+def _ask(
+    subject: Subject,
+    task: TaskConfig,
+    examples: Sequence[Example],
+    order: str,
+    decoding: Decoding,
+    options: Options,
+    judge: Judge,
+    runner: Runner,
+    progress: Progress,
+) -> list[Scored]:
+    with progress.phase(f"fill gaps, {order}", len(examples), "gaps") as phase:
+        answers = cached_answers(subject, examples, order, task.max_tokens, decoding, options.cache, phase.advance)
+    with progress.phase(f"losses, {order}", len(examples), "gaps") as phase:
+        losses = cached_losses(subject, examples, order, task.max_tokens, options.cache, phase.advance)
+    answered = runner.answered(examples, answers, f"run tests, {order}")
+    at = dict(zip((example.id for example in examples), losses, strict=True))
+    answered = [replace(one, losses=at[one.example.id]) if one.sample == 0 else one for one in answered]
+    with progress.phase(f"score, {order}", len(answered), "answers") as phase:
+        return judge.score(answered, phase.advance)
+
+
+def _best(found: Sequence[Scored], decoding: Decoding) -> list[int] | None:
+    """Where the best answer of each example stands; None when the answers carry no likelihood."""
+    if any(one.answer.logprob is None for one in found):
+        return None
+    return [
+        start + best_of([one.answer for one in found[start : start + decoding.samples]], decoding.rank)
+        for start in range(0, len(found), decoding.samples)
+    ]
+
+
+def _sandbox(task: TaskConfig, examples: Examples, options: Options) -> Sandbox | None:
+    if not (options.tests and task.EXECUTES):
+        return None
+    if not any(task.program(example, example.middle) is not None for example in examples.items):
+        return None
+    return open_sandbox(allow_unsafe=options.allow_unsafe)
+
+
+def _folder(subject: Subject, out: str | Path | None) -> Path | None:
+    if out is not None:
+        return Path(out)
+    run = subject.opened.run if isinstance(subject, LocalSubject) else None
+    return None if run is None else RunDir.open(run).evaluations
+
+
+def _task(task: str | None, config: TaskConfig | None) -> TaskConfig:
     if config is not None:
         if task is not None and task != config.kind:
             raise BadInput(f"task '{task}' and options of task '{config.kind}' do not go together")
         return config
-    return tasks.get(task or "held_out")()  # type: ignore[return-value]
-
-
-def _check_orders(orders: Sequence[Order], opened: Opened) -> None:
-    allowed = opened.fim_format.family.orders
-    for order in orders:
-        if order not in allowed:
-            raise BadInput(f"the run's format '{opened.fim_format.name}' has no order '{order}': {', '.join(allowed)}")
-
-
-def _restores(opened: Opened, item: Prepared, order: Order) -> bool:
-    """Whether the rendered example reads back as the very piece of the document it was made from."""
-    row = opened.fim_format.render(item.context.prefix, item.gold, item.context.suffix, order)
-    prompt = prompt_of(item.context, order, opened.fim_format)
-    middle = item.example.middle.encode("utf-8")
-    before, after = item.example.prefix.encode("utf-8"), item.example.suffix.encode("utf-8")
-    piece = opened.fim_format.restore(row)
-    kept_before = len(opened.tokenizer.decode_bytes(item.context.prefix))
-    kept_after = len(opened.tokenizer.decode_bytes(item.context.suffix))
-    expected = before[len(before) - kept_before :] + middle + after[:kept_after]
-    # In a joint order the sub-token at the cut is the middle's, so the prompt need not be the row's beginning.
-    begins = opened.fim_format.joins(order) or [*prompt, *item.gold] == row.tokens[:-1].tolist()
-    return piece == expected and begins
-
-
-def _write(run: RunDir, task: str, result: dict[str, Any], scored: dict[Order, list[Scored]]) -> None:
-    lines = [
-        json.dumps(
-            {
-                "id": item.example.id,
-                "order": order,
-                "doc": item.example.document.id,
-                "path": item.example.document.path,
-                "category": item.example.category,
-                "gold_tokens": item.example.tokens,
-                "gold": item.example.middle,
-                "middle": item.generation.text,
-                "stopped": item.generation.stopped,
-                "tokens": len(item.generation.ids),
-                "measures": {name: None if m is None else m[0] for name, m in item.measures.items()},
-            },
-            ensure_ascii=False,
-        )
-        for order, items in scored.items()
-        for item in items
-    ]
-    write_atomic(run.evaluations / f"{task}.items.jsonl", "".join(f"{line}\n" for line in lines))
-    write_atomic(run.evaluations / f"{task}.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+    return tasks.get(task or DEFAULT_TASKS[0])()  # type: ignore[return-value]

@@ -34,9 +34,7 @@ class Decoding(SamplingConfig):
     @model_validator(mode="after")
     def _samples_differ(self) -> "Decoding":
         if self.samples > 1 and self.temperature == 0.0:
-            raise BadInput(
-                f"samples = {self.samples} with temperature = 0 are all the same: add temperature=0.2, say"
-            )
+            raise BadInput(f"samples = {self.samples} with temperature = 0 are all the same: add temperature=0.2, say")
         return self
 
     @property
@@ -97,6 +95,16 @@ class Subject(ABC):
         """The gold as this subject would bring it back: through its ids and detokenisation where it has ids."""
         count = None if self.tokenizer is None else len(self.tokenizer.encode(example.middle))
         return Answer(text=example.middle, stopped="eot", tokens=count, leaked=False)
+
+    def decoding(self, asked: Decoding, examples: Sequence[Example]) -> Decoding:
+        """The decoding that `examples` are answered with: the one asked for, but where the answers are there already
+        (a file of completions says itself how many samples it has)."""
+        return asked
+
+    def check_order(self, order: str) -> None:
+        """Raises BadInput for an order it cannot be asked in; `orders` are those that it is asked in by itself."""
+        if order not in self.orders:
+            raise BadInput(f"{self.identity['name']} has no order '{order}': {', '.join(self.orders)}")
 
     def close(self) -> None:
         """Releases what it holds."""
