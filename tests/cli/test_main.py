@@ -39,7 +39,7 @@ def test_every_verb_has_help(inlay: Callable[..., Any], verb: tuple[str, ...]) -
         (("trian",), ["trian", "train"]),
         (("inspect", "modl"), ["modl", "model"]),
         (("train", "--conifg", "x"), ["--conifg", "--config"]),
-        (("evaluate",), ["TARGET"]),
+        (("evaluate",), ["--completions"]),
         (("evaluate", "run", "--limit", "many"), ["--limit", "many"]),
         (("evaluate", "run", "--order", "mps"), ["--order", "mps"]),
         (("inspect", "rows", "store", "--count", "0"), ["--count 0"]),

@@ -4,11 +4,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
-from inlay.config import BadInput, Config, Registry
+from inlay.config import BadInput, Config
 from inlay.config.run_dir import RunDir
 
 
@@ -91,37 +91,52 @@ def test_inspect(inlay: Callable[..., Any], calls: Callable[..., Any]) -> None:
     assert counted == [("store", False, ["fim.level=document"])]
 
 
-class Task(Config):
-    """Stands for the options of a task."""
+def test_evaluate(inlay: Callable[..., Any], calls: Callable[..., Any]) -> None:
+    from inlay.evaluate.subject import GREEDY, Decoding
+    from inlay.evaluate.tasks.held_out import HeldOutConfig
+    from inlay.evaluate.tasks.marked import MarkedConfig
 
-    kind: Literal["held_out"] = "held_out"
-    seed: int = 0
-
-
-def test_evaluate(
-    inlay: Callable[..., Any], calls: Callable[..., Any], stand_in: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import inlay.config.compose as composing
-
-    def choice(group: str, name: str) -> dict[str, Any]:
-        assert group == "evaluate"
-        return {"kind": name, "seed": 0}
-
-    monkeypatch.setattr(composing, "compose_choice", choice)
-    registry = Registry("task", "json")
-    registry.register(Task)
-    stand_in("inlay.evaluate.task", tasks=registry)
-    table = calls("inlay.evaluate.table", "print_table")
-    seen = calls("inlay.evaluate.run", "evaluate", result={"task": "held_out", "n": 3})
+    tables = calls("inlay.evaluate.table", "print_tables")
+    results = [{"task": "held_out", "n": 3}]
+    seen = calls("inlay.evaluate.run", "evaluate_tasks", result=results, DEFAULT_TASKS=("held_out", "marked"))
     outcome = inlay("evaluate", "run", "--data", "code", "--order", "spm", "--limit", "5", "--json", "seed=4")
     assert (outcome.status, json.loads(outcome.out)) == (0, {"task": "held_out", "n": 3})
-    assert table == []
-    target, task, data, order, limit, _, options = seen[0]
-    assert (target, task, data, order, limit) == ("run", None, "code", "spm", 5)
-    assert options == {"config": Task(seed=4), "family": None}
+    assert tables == []
+    target, tasks, data, order, limit, _, options = seen.pop()
+    assert (target, tasks, data, order, limit) == ("run", [HeldOutConfig(seed=4)], "code", "spm", 5)
+    assert options["decoding"] == GREEDY
+    assert (options["family"], options["completions"], options["out"]) == (None, None, None)
+    assert (options["tests"], options["allow_unsafe"], options["strict"]) == (True, False, False)
+
     assert inlay("evaluate", "run").status == 0
-    assert table == [({"task": "held_out", "n": 3},)]
-    assert inlay("evaluate", "run", "sead=1").err.startswith("inlay: unknown key 'sead'")
+    assert tables == [(results,)]
+    assert seen.pop()[1] == [HeldOutConfig(), MarkedConfig()], "what needs nothing to be fetched"
+
+    words = ("decoding.samples=4", "decoding.temperature=0.2", "held_out.seed=2", "out=there", "family=starcoder")
+    assert inlay("evaluate", "http://127.0.0.1:1", "--task", "held_out,marked", *words, "--no-tests").status == 0
+    _, tasks, *_, options = seen.pop()
+    assert tasks == [HeldOutConfig(seed=2), MarkedConfig()]
+    assert options["decoding"] == Decoding(samples=4, temperature=0.2)
+    assert (options["out"], options["family"], options["tests"]) == ("there", "starcoder", False)
+
+    assert inlay("evaluate", "--completions", "answers.jsonl", "--task", "held_out").status == 0
+    target, *_, options = seen.pop()
+    assert (target, options["completions"]) == (None, Path("answers.jsonl"))
+
+    assert inlay("evaluate", "run", "--task", "held_out", "sead=1").err.startswith("inlay: unknown key")
+    assert "TASK.key=value" in inlay("evaluate", "run", "seed=1").err
+    assert "decoding.tempreature" in inlay("evaluate", "run", "decoding.tempreature=1").err
+    assert "samples = 4" in inlay("evaluate", "run", "decoding.samples=4").err
+    assert "heldout" in inlay("evaluate", "run", "--task", "heldout").err
+    assert seen == []
+
+
+def test_several_tasks_are_one_object(inlay: Callable[..., Any], calls: Callable[..., Any]) -> None:
+    results = [{"task": "held_out", "n": 3}, {"task": "marked", "n": 10}]
+    calls("inlay.evaluate.table", "print_tables")
+    calls("inlay.evaluate.run", "evaluate_tasks", result=results, DEFAULT_TASKS=("held_out", "marked"))
+    found = json.loads(inlay("evaluate", "run", "--json").out)
+    assert found == {"task": "held_out", "n": 3, "also": {"marked": {"task": "marked", "n": 10}}}
 
 
 def test_report(inlay: Callable[..., Any], calls: Callable[..., Any]) -> None:

@@ -2,181 +2,192 @@
 reference, 8.2)."""
 
 import math
-from dataclasses import replace
+from typing import ClassVar
 
-import numpy as np
 import pytest
-
-from inlay.evaluate.metrics import METRICS, Judge, Scored, compiles, loops
-from inlay.evaluate.summary import length_bucket, slices, split_words, summarise
-from inlay.evaluate.task import Category, Example, SourceDocument
-from inlay.infer.engine import Generation
-from inlay.text.tokenizer import Tokenizer
-
-TEXT = "def area(width, height):\n    result = width * height\n    return result\n"
-GOLD = "width * height"
-
-
-def example(
-    text: str = TEXT, gold: str = GOLD, language: str | None = "python", category: Category = "tokens_1_4"
-) -> Example:
-    start = text.index(gold)
-    document = SourceDocument(f"{hash(text)}", "area.py", language, text)
-    return Example(document, category, start, start + len(gold), tokens=5)
-
-
-def answer(text: str, stopped: str = "eot", tokens: int = 5, **more: object) -> Generation:
-    return Generation(tuple(range(100, 100 + tokens)), text, stopped, (), 0.0, **more)  # type: ignore[arg-type]
-
-
-def measures(generation: Generation, of: Example | None = None) -> dict[str, float | None]:
-    scored = Judge(frozenset({7})).score(of or example(), generation)
-    assert set(scored.measures) == {metric.name for metric in METRICS}
-    return {name: None if m is None else m[0] / m[1] for name, m in scored.measures.items()}
-
-
-def test_gold_is_perfect() -> None:
-    found = measures(answer(GOLD))
-    assert {name for name, value in found.items() if value == 1.0} == {
-        "exact", "edit_similarity", "first_line", "syntax_valid", "stopped",
-    }  # fmt: skip
-    assert all(value in (0.0, 1.0, None) for value in found.values())
-
-
-def test_gold_that_runs_on() -> None:
-    found = measures(answer(GOLD + "\n    return result", tokens=9))
-    assert found["exact"] == 0
-    assert found["first_line"] == 1
-    assert found["continued"] == 1
-    assert found["overrun_tokens"] == 4
-    assert found["suffix_copied"] == 1
-    assert found["syntax_valid"] == 1
-    assert found["edit_similarity"] == pytest.approx(len(GOLD) / len(GOLD + "\n    return result"))
-
-
-def test_cut_short_and_empty() -> None:
-    short = measures(answer("width *", tokens=2))
-    assert short["underrun"] == 1
-    assert short["syntax_valid"] == 0
-    assert short["overrun_tokens"] == 0
-    # Stopped by the budget it was not the model that ended it.
-    assert measures(answer("width *", "limit", tokens=2))["underrun"] == 0
-    empty = measures(answer("", tokens=0))
-    assert empty["empty"] == 1
-    assert empty["underrun"] == 1
-    assert empty["syntax_valid"] == 0
-
-
-def test_endless_text() -> None:
-    found = measures(answer("width * width * width * width * ", "limit", tokens=64))
-    assert found["looped"] == 1
-    assert found["stopped"] == 0
-    assert found["overrun_tokens"] == 59
-
-
-@pytest.mark.parametrize(
-    "generation",
-    [
-        answer(GOLD, "sentinel"),
-        replace(answer(GOLD), ids=(5, 7)),
-        answer(GOLD, invalid_bytes=1),
-        answer(GOLD, dropped_bytes=2),
-    ],
+from tests.evaluate.metrics_stub import (
+    GOLD,
+    LINE,
+    TEXT,
+    StubTask,
+    answered,
+    example,
+    measured,
+    outcome,
+    score,
+    values,
 )
-def test_leaks(generation: Generation) -> None:
-    assert measures(generation)["leaked"] == 1
+
+from inlay.evaluate.answer import Losses
+from inlay.evaluate.metric import Measure, Metric
+from inlay.evaluate.metrics import METRICS, Judge, gold_reasons
+from inlay.evaluate.metrics.stopping import sentinel_texts
+from inlay.evaluate.task import Example
+
+FAULTS = (
+    "stopped", "overrun_tokens", "underrun_tokens", "continued", "underrun", "empty", "empty_right", "indentation",
+    "suffix_copied", "looped", "leaked",
+)  # fmt: skip
+FINE = dict(zip(FAULTS, (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, None, 1.0, 0.0, 0.0, 0.0), strict=True))
+EMPTY_GAP = Example(id="gap", group="g", category="empty", prefix=TEXT[:30], middle="", suffix=TEXT[30:])
 
 
-def test_a_character_cut_by_the_budget_is_no_leak() -> None:
-    assert measures(answer(GOLD, "limit", dropped_bytes=2))["leaked"] == 0
+def line() -> Example:
+    return example(LINE)
+
+
+# What each stub is asked, what it says, and every field that differs from a right answer's.
+STUBS = {
+    "gold": (answered(LINE, line()), {}),
+    "gold and the suffix's line": (
+        answered(LINE + "    return result", line(), tokens=9),
+        {"overrun_tokens": 4.0, "continued": 1.0, "suffix_copied": 1.0},
+    ),
+    "nothing": (
+        answered("", line(), tokens=0),
+        {"underrun_tokens": 5.0, "underrun": 1.0, "empty": 1.0, "indentation": 0.0},
+    ),
+    "endless": (
+        answered(LINE + "    a = b\n" * 20, line(), stopped="limit", tokens=64),
+        {"stopped": 0.0, "overrun_tokens": 59.0, "continued": 1.0, "looped": 1.0},
+    ),
+    "endless, never the same": (
+        answered(" ".join(map(str, range(90))), line(), stopped="limit", tokens=64),
+        {"stopped": 0.0, "overrun_tokens": 59.0, "indentation": 0.0},
+    ),
+    "gold's beginning": (answered(LINE[:-3], line(), tokens=4), {"underrun_tokens": 1.0, "underrun": 1.0}),
+    "gold's beginning, out of budget": (
+        answered(LINE[:-3], line(), stopped="limit", tokens=4),
+        {"stopped": 0.0, "underrun_tokens": 1.0},
+    ),
+    "gold and a newline": (answered(LINE + "\n", line(), tokens=6), {"overrun_tokens": 1.0, "continued": 1.0}),
+    "a loop that stopped": (answered("    x += 1\n" * 9, line(), tokens=30), {"overrun_tokens": 25.0}),
+    "a sentinel's text": (answered(LINE + "<|fim_middle|>", line(), tokens=6), {
+        "overrun_tokens": 1.0, "continued": 1.0, "leaked": 1.0,
+    }),
+    "a special token": (answered(LINE, line(), leaked=True), {"leaked": 1.0}),
+    "broken bytes": (answered(LINE, line(), broken_bytes=1), {"leaked": 1.0}),
+    "another stop token": (answered(LINE, line(), stopped="sentinel", leaked=True), {"stopped": 0.0, "leaked": 1.0}),
+    "other indentation": (answered(LINE.replace("    ", "  "), line()), {"indentation": 0.0}),
+    "a tab": (answered(LINE.replace("    ", "\t"), line()), {"indentation": 0.0}),
+    "from a file": (
+        answered(LINE[:-3], line(), stopped="unknown", tokens=None, leaked=None),
+        {"stopped": None, "overrun_tokens": None, "underrun_tokens": None, "underrun": None, "looped": None},
+    ),
+    "an empty gap left empty": (
+        answered("", EMPTY_GAP, tokens=5),
+        {"underrun": None, "empty": None, "empty_right": 1.0, "indentation": None},
+    ),
+    "an empty gap filled": (
+        answered("x", EMPTY_GAP, tokens=5),
+        {"continued": 1.0, "underrun": None, "empty": None, "empty_right": 0.0, "indentation": None},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stub", STUBS)
+def test_every_fault_is_classified(stub: str) -> None:
+    item, differs = STUBS[stub]
+    found = measured(item)
+    assert {name: found[name] for name in FAULTS} == {**FINE, **differs}
+
+
+def test_every_metric_of_the_list_and_of_the_task_is_there() -> None:
+    found = measured(answered(GOLD))
+    assert list(found) == [*(metric.name for metric in METRICS), "vowels"]
+    assert found["vowels"] == 3
+    assert len({metric.name for metric in METRICS}) == len(METRICS)
+    assert all(0 < len(metric.title) <= 14 and metric.meaning for metric in METRICS)
+
+
+def test_gold_is_perfect_in_all_that_gold_must_be() -> None:
+    losses = Losses(3.0, 5, 0.5)
+    for text, language in ((TEXT, "python"), ("{'a': width * height}", "javascript"), ("width * height", None)):
+        item = answered(GOLD, example(text=text, language=language), losses=losses, raw=outcome(True))
+        [scored] = score(item)
+        assert gold_reasons(scored, METRICS) == []
+    assert gold_reasons(score(answered("", EMPTY_GAP))[0], METRICS) == []
+
+
+def test_what_gold_fails_is_named_with_its_cause() -> None:
+    [scored] = score(answered(GOLD + " ", raw=outcome(False), post=outcome(None)))
+    reasons = gold_reasons(scored, METRICS)
+    assert "exact = 0, not 1" in reasons
+    assert "passed = 0, not 1 (wrong: says no)" in reasons
+    assert "continued = 1, not 0" in reasons
+    assert not any(reason.startswith(("passed_post", "middle", "vowels")) for reason in reasons)
+
+
+def test_a_task_cannot_take_a_common_name_or_measure_what_it_does_not_name() -> None:
+    class Clash(StubTask):
+        METRICS: ClassVar[tuple[Metric, ...]] = (Metric("exact", "exact", "mine", "high"),)
+
+    class Unnamed(StubTask):
+        METRICS: ClassVar[tuple[Metric, ...]] = ()
+
+        def measures(self, example: Example, text: str) -> dict[str, Measure | None]:
+            return {"secret": None}
+
+    with pytest.raises(ValueError, match="task stub names a metric"):
+        Judge(Clash())
+    with pytest.raises(ValueError, match="secret"):
+        score(answered(GOLD), judge=Judge(Unnamed()))
 
 
 def test_light_editing_is_seen_not_hidden() -> None:
-    line = example(gold="    result = width * height\n")
-    assert measures(answer("    result = width * height\n"), line)["exact"] == 1
-    stripped = measures(answer("result = width * height"), line)
+    stripped = measured(answered(LINE.strip(), line()))
     assert stripped["exact"] == 0
-    assert stripped["syntax_valid"] == 0
+    assert stripped["exact_bigcode"] == stripped["exact_qwen"] == 1
+    assert stripped["syntax_valid"] == stripped["compiles"] == 0
+    # The stub's rule cuts at the newline, on both sides.
+    assert stripped["exact_post"] == 0
+    assert measured(answered(LINE[:-1] + "\nmore", line()))["exact_post"] == 1
 
 
-def test_validity_is_measured_only_for_python_that_is_clean() -> None:
-    assert measures(answer("(((", tokens=1))["syntax_valid"] == 0
-    assert measures(answer("((("), example(language="sql"))["syntax_valid"] is None
-    assert measures(answer("((("), example(text=TEXT + "def (:\n"))["syntax_valid"] is None
+def test_lengths_come_from_losses_where_nobody_else_knows() -> None:
+    item = answered(GOLD, losses=Losses(1.0, 3, 0.5))
+    first, second = (values(one) for one in score(item, answered(GOLD, tokens=1, sample=1), gold_tokens=None))
+    assert (first["overrun_tokens"], first["underrun_tokens"]) == (2.0, 0.0)
+    assert (second["overrun_tokens"], second["underrun_tokens"]) == (0.0, 2.0)
+    assert measured(answered(GOLD), gold_tokens=None)["overrun_tokens"] is None
 
 
-def test_compiling_is_silent_and_never_raises(recwarn: pytest.WarningsRecorder) -> None:
-    assert compiles('x = "\\d" is 1\n', "a.py")
-    assert not compiles("return 1\n", "a.py")
-    assert not compiles("x = '\0'\n", "a.py")
-    assert not compiles("(" * 5000, "a.py")
-    assert not compiles("x = " + "-" * 200_000 + "1", "a.py")
-    assert not recwarn.list
+def test_losses_are_nats_over_tokens_and_bits_over_bytes() -> None:
+    losses = Losses(6.0, 3, 0.5, l2r_nats=9.0, document_nats=12.0, document_bytes=40)
+    found = measured(answered(GOLD, losses=losses))
+    assert found["middle_nats"] == pytest.approx(2.0)
+    assert found["middle_bpb"] == pytest.approx(6.0 / math.log(2) / len(GOLD))
+    assert found["terminator_nats"] == 0.5
+    assert found["l2r_bpb"] == pytest.approx(9.0 / math.log(2) / len(GOLD))
+    assert found["document_bpb"] == pytest.approx(12.0 / math.log(2) / 40)
+    empty = measured(answered("", EMPTY_GAP, losses=Losses(0.0, 0, 0.25)))
+    assert [empty[name] for name in ("middle_nats", "middle_bpb", "terminator_nats", "l2r_bpb", "document_bpb")] == [
+        None, None, 0.25, None, None,
+    ]  # fmt: skip
+    assert measured(answered(GOLD))["terminator_nats"] is None
 
 
-def test_loops_is_periodicity_of_the_end() -> None:
-    assert loops("start " + "abcd" * 3)
-    assert loops("x, y, " * 9)
-    assert not loops("abcdabcd")
-    assert not loops("every word is another one here")
-    assert not loops("")
+def test_bytes_of_the_middle_are_utf_8() -> None:
+    wide = example("größer", "x = größer\n")
+    found = measured(answered("größer", wide, losses=Losses(8.0 * math.log(2), 3, 0.5)))
+    assert found["middle_bpb"] == pytest.approx(1.0)
 
 
-def test_losses_are_ratios_of_sums() -> None:
-    first = answer(GOLD, reference_logprobs=(-1.0, -3.0, -0.5))
-    second = answer(GOLD, reference_logprobs=(-2.0, -0.25))
-    judge = Judge(frozenset())
-    scores = summarise([judge.score(example(), first), judge.score(example(), second)])
-    assert scores["middle_nats"]["value"] == pytest.approx(6.0 / 3)
-    assert scores["middle_bpb"]["value"] == pytest.approx(6.0 / math.log(2) / (2 * len(GOLD)))
-    assert scores["terminator_nats"]["value"] == pytest.approx(0.375)
+def test_text_that_the_example_has_is_no_leak() -> None:
+    about = example("<|fim_prefix|>", 'PREFIX = "<|fim_prefix|>"\n')
+    assert measured(answered("<|fim_prefix|>", about))["leaked"] == 0
+    assert measured(answered("<|fim_suffix|>", about))["leaked"] == 1
+    assert measured(answered("</s> <pad> [SUFFIX]"))["leaked"] == 0
+    assert {"<|fim_pad|>", "<|file_sep|>", "<fim_middle>", "<｜fim▁hole｜>"} <= set(sentinel_texts())
 
 
-def many(shares: dict[str, list[bool]]) -> list[Scored]:
-    """Right and wrong answers by document."""
-    judge = Judge(frozenset())
-    made = []
-    for name, facts in shares.items():
-        item = example(text=f"# {name}\n{TEXT}")
-        made += [judge.score(item, answer(GOLD if fact else "height")) for fact in facts]
-    return made
+def test_files_that_end_in_a_loop_are_not_called_looping_without_a_budget() -> None:
+    assert measured(answered("ab, " * 9, stopped="deadline"))["looped"] == 1
+    assert measured(answered("ab, " * 9, stopped="sentinel"))["looped"] == 0
 
 
-def test_the_interval_covers_documents_not_gaps() -> None:
-    # 200 gaps in 4 documents that are each all right or all wrong: as uncertain as 4 draws, not as 200.
-    clustered = summarise(many({"a": [True] * 50, "b": [True] * 50, "c": [False] * 50, "d": [False] * 50}))["exact"]
-    spread = summarise(many({f"d{i}": [i % 2 == 0] for i in range(200)}))["exact"]
-    assert clustered["value"] == spread["value"] == 0.5
-    assert clustered["high"] - clustered["low"] > 0.7  # type: ignore[operator]
-    # 200 independent halves: 1.96 * sqrt(.25 / 200) = 6.9 points each side.
-    assert spread["high"] - spread["low"] == pytest.approx(2 * 0.0693, abs=0.02)  # type: ignore[operator]
-    assert summarise(many({f"d{i}": [i % 2 == 0] for i in range(200)}))["exact"] == spread
-
-
-def test_intervals_at_the_ends_are_not_empty() -> None:
-    never = summarise(many({f"d{i}": [False] for i in range(40)}))["exact"]
-    assert never["value"] == 0.0 == never["low"]
-    assert never["high"] == pytest.approx(0.0876, abs=1e-3)
-    assert summarise(many({"a": [True, False]}))["exact"]["low"] is None
-    assert summarise([])["exact"] == {"value": None, "low": None, "high": None, "n": 0}
-
-
-def test_slices_add_up() -> None:
-    scored = many({f"d{i}": [i % 3 == 0] for i in range(30)})
-    found = slices(scored)
-    assert set(found) == {"category", "length", "cut"}
-    for rule in found.values():
-        assert sum(scores["exact"]["n"] or 0 for scores in rule.values()) == len(scored)
-    assert found["length"]["5-8"]["exact"]["value"] == pytest.approx(1 / 3)
-
-
-def test_buckets_and_split_words() -> None:
-    assert [length_bucket(n) for n in (1, 4, 5, 33, 64, 65)] == ["1-4", "1-4", "5-8", "33-64", "33-64", "65+"]
-    assert split_words("ab", "cd", "ef") == "both"
-    assert split_words("ab ", "cd", "ef") == "right"
-    assert split_words("ab", "c.", "ef") == "left"
-    assert split_words("", "x", "") == split_words("(", "x", ")") == "neither"
-
-
-def test_real_special_ids_are_known(tokenizer: Tokenizer) -> None:
-    assert np.all([token < tokenizer.vocab_size for token in tokenizer.special.values()])
+def test_progress_is_told_every_answer() -> None:
+    told: list[int] = []
+    with Judge(StubTask()) as judge:
+        judge.score([answered(GOLD), answered("x", sample=1)], told.append)
+    assert told == [1, 1]

@@ -1,36 +1,96 @@
-import io
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import pytest
 import yaml
-from rich.console import Console
+from tests.evaluate.stub_subjects import StubSubject, gold, silent
 
 import inlay.conf
-from inlay.config import BadInput, validate
-from inlay.evaluate.corpus import open_path
-from inlay.evaluate.metrics import METRICS, Judge
-from inlay.evaluate.run import evaluate, evaluate_opened, prepare_examples, score_gold
-from inlay.evaluate.table import print_table
-from inlay.evaluate.task import Corpus
+from inlay.config import BadInput, InlayError, validate
+from inlay.evaluate import run as module
+from inlay.evaluate.answer import Answer
+from inlay.evaluate.metrics import METRICS
+from inlay.evaluate.run import Options, evaluate, evaluate_examples, evaluate_opened, evaluate_tasks
+from inlay.evaluate.sandbox.program import Outcome, Program
+from inlay.evaluate.subject import Decoding
+from inlay.evaluate.subjects.local import LocalSubject
+from inlay.evaluate.task import Corpus, Example, Examples, Place, TaskConfig
 from inlay.evaluate.tasks.held_out import HeldOutConfig
-from inlay.infer import engine as engine_module
-from inlay.infer.detokenise import Text
-from inlay.infer.engine import Engine
 from inlay.infer.open import Opened
-from inlay.infer.prompt import prompt_of
 
 SMALL = HeldOutConfig(categories={"word": 6, "tokens_5_8": 6, "line": 4}, max_tokens=24)
+
+
+class Sums(TaskConfig):
+    """A task with tests, made here."""
+
+    EXECUTES: ClassVar[bool] = True
+    POST: ClassVar[str] = "cut at the first line end"
+    kind: Literal["sums"] = "sums"
+    broken: bool = False
+
+    def examples(self, place: Place, limit: int | None = None) -> Examples:
+        items = [
+            Example(f"sums/{n}", f"g{n // 2}", "sum", f"def f(a):\n    return a + {n}", f"{n}\n", "\n", "f.py", "python")
+            for n in range(6)
+        ]
+        return Examples(items[:limit], len(items), "made here", "0" * 32)
+
+    def postprocess(self, example: Example, text: str) -> str:
+        line, end, _ = text.partition("\n")
+        return line + end
+
+    def program(self, example: Example, middle: str) -> Program | None:
+        return Program("python", example.prefix + middle + example.suffix)
+
+
+class FakeSandbox:
+    """Passes what holds no "wrong"; remembers what it ran."""
+
+    name, safe = "fake", True
+
+    def __init__(self, broken: bool = False) -> None:
+        self.ran: list[str] = []
+        self.closed = False
+        self._broken = broken
+
+    def run(self, program: Program) -> Outcome:
+        self.ran.append(program.source)
+        good = "wrong" not in program.source and not self._broken
+        return Outcome("passed", "passed", True, 0.01) if good else Outcome("failed", "wrong", True, 0.01, "no")
+
+    def run_many(self, programs: Sequence[Program], workers: int | None = None) -> Any:
+        yield from ((at, self.run(program)) for at, program in enumerate(programs))
+
+    def available(self, language: str) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch) -> FakeSandbox:
+    made = FakeSandbox()
+    monkeypatch.setattr(module, "open_sandbox", lambda **options: made)
+    return made
+
+
+def sums(limit: int | None = None) -> Examples:
+    return Sums().examples(Place(), limit)
 
 
 def test_a_run_is_evaluated_and_written(run: Path) -> None:
     result = evaluate(run, config=SMALL)
     assert result["task"] == "held_out"
-    assert result["n"] == 16
+    assert result["n"] == result["of"] == 16
     assert result["gold"]["exact"] == 1.0 == result["gold"]["syntax_valid"]
     assert result["gold"]["failures"] == []
-    assert set(result["metrics"]) == set(result["slices"]) == {"spm", "psm"}
-    assert set(result["metrics"]["spm"]) == {metric.name for metric in METRICS}
+    assert set(result["metrics"]) == set(result["slices"]) == set(result["rows"]) == {"spm", "psm"}
+    assert set(result["metrics"]["spm"]) >= {metric.name for metric in METRICS}
     assert result["slices"]["psm"]["category"]["word"]["exact"]["n"] == 6
     assert result["settings"]["step"] == 20
     assert result["settings"]["documents_used"] <= 4
@@ -41,96 +101,153 @@ def test_a_run_is_evaluated_and_written(run: Path) -> None:
     assert len(items) == 32
     exact = sum(item["measures"]["exact"] for item in items if item["order"] == "spm") / 16
     assert exact == result["metrics"]["spm"]["exact"]["value"]
-    assert "train" not in {Path(item["path"]).stem for item in items}
     assert {item["path"] for item in items} <= {"m2.py", "m3.py", "m4.py", "m5.py"}, "only held-out documents"
+    assert (run / "evaluations" / "held_out.html").is_file()
 
 
 def test_two_runs_are_identical(opened: Opened, corpus: Corpus) -> None:
-    results = [evaluate_opened(opened, SMALL, corpus)[0] for _ in range(2)]
+    examples = Examples(SMALL.gaps(corpus, opened.tokenizer), 16, "memory", corpus.hash)
+    results = [evaluate_opened(opened, SMALL, examples).result for _ in range(2)]
     for result in results:
         result["settings"].pop("seconds")
     assert results[0] == results[1]
 
 
-def test_gold_comes_first_and_a_broken_path_is_named(
-    opened: Opened, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    examples = SMALL.examples(corpus, opened.tokenizer)
-    prepared = prepare_examples(opened, examples, SMALL.max_tokens)
-    judge = Judge(frozenset())
-    assert score_gold(opened, prepared, ("spm", "psm", "spm_v2"), judge)["exact"] == 1.0
-    # A harness that strips, as several public ones do, must not pass its own gold.
-    from inlay.evaluate import run as module
+def test_a_run_that_is_asked_again_answers_from_its_cache(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = evaluate(run, config=SMALL)
 
-    honest = module.detokenise
-    monkeypatch.setattr(module, "detokenise", lambda ids, t: Text(honest(ids, t).text.strip(), 0, 0))
-    gold = score_gold(opened, prepared, ("spm",), judge)
-    spaced = [item.example.id for item in prepared if item.example.middle != item.example.middle.strip()]
-    assert spaced
-    assert gold["exact"] < 1.0
-    assert [failure["id"] for failure in gold["failures"]] == spaced
+    def asked(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the model was asked again")
+
+    monkeypatch.setattr(LocalSubject, "answers", asked)
+    monkeypatch.setattr(LocalSubject, "losses", asked)
+    second = evaluate(run, config=SMALL)
+    for result in (first, second):
+        result["settings"].pop("seconds")
+    assert first == second
 
 
-def test_no_prompt_shows_its_gold_or_depends_on_its_length(opened: Opened, corpus: Corpus) -> None:
-    for item in prepare_examples(opened, SMALL.examples(corpus, opened.tokenizer), SMALL.max_tokens):
-        shown = opened.tokenizer.decode_bytes([*item.context.prefix, *item.context.suffix]).decode()
-        text, example = item.example.document.text, item.example
-        assert shown in text[: example.start] + text[example.end :]
-        prompt = prompt_of(item.context, "psm", opened.fim_format)
-        assert len(prompt) <= opened.sequence_length - SMALL.max_tokens - 1
+def test_gold_comes_before_the_model(sandbox: FakeSandbox) -> None:
+    subject = StubSubject(gold)
+    sandbox._broken = True
+    with pytest.raises(InlayError, match=r"gold is not 100 % on sums: 6 of 6 .* sums/0"):
+        evaluate_examples(subject, Sums(), sums(), Options(strict=True))
+    assert subject.asked == [], "a strict run asks nothing of the model"
+    assert sandbox.closed
+    result = evaluate_examples(subject, Sums(), sums(), Options()).result
+    assert result["gold"]["passed"] == 0.0
+    assert [failure["id"] for failure in result["gold"]["failures"]] == [f"sums/{n}" for n in range(6)]
+    assert all("passed" in failure["reason"] for failure in result["gold"]["failures"])
 
 
-def test_a_model_that_answers_gold_scores_one(opened: Opened, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole run with the network replaced by an oracle: every score that can be perfect is."""
-    examples = SMALL.examples(corpus, opened.tokenizer)
-    golds = [opened.tokenizer.encode(example.middle) for example in examples]
+def test_a_subject_that_loses_its_gold_on_the_way_is_named(sandbox: FakeSandbox) -> None:
+    class Stripping(StubSubject):
+        def gold_answer(self, example: Example) -> Answer:
+            return replace(super().gold_answer(example), text=example.middle.strip())
 
-    def oracle(self: Engine, prompts: list[list[int]], **options: object) -> list[engine_module.Generation]:
-        assert options["max_tokens"] == SMALL.max_tokens
-        return [
-            engine_module.Generation(tuple(g), e.middle, "eot", (), 0.0, reference_logprobs=(0.0,) * (len(g) + 1))
-            for g, e in zip(golds, examples, strict=True)
-        ]
+        def gold_trouble(self, example: Example, order: str, max_tokens: int) -> str | None:
+            return "prompt" if example.id == "sums/1" and order == "spm" else None
 
-    monkeypatch.setattr(Engine, "generate", oracle)
-    result, _ = evaluate_opened(opened, SMALL, corpus, order="psm")
+    found = evaluate_examples(Stripping(gold), Sums(), sums(), Options()).result["gold"]
+    assert found["exact"] == 0.0, "every gold answer here ends with a line end"
+    reasons = {failure["id"]: failure["reason"] for failure in found["failures"]}
+    assert set(reasons) == {f"sums/{n}" for n in range(6)}
+    assert "spm: prompt" in reasons["sums/1"]
+    assert "spm: prompt" not in reasons["sums/0"]
+
+
+def test_gold_scores_one_everywhere(sandbox: FakeSandbox) -> None:
+    result = evaluate_examples(StubSubject(gold), Sums(), sums(), Options()).result
     values = {name: score["value"] for name, score in result["metrics"]["psm"].items()}
-    assert [values[name] for name in ("exact", "edit_similarity", "first_line", "syntax_valid", "stopped")] == [1.0] * 5
-    assert all(values[metric.name] == 0.0 for metric in METRICS if metric.better == "low")
+    for name in ("exact", "exact_post", "edit_similarity", "first_line", "syntax_valid", "stopped", "passed", "compiles"):
+        assert values[name] == 1.0, name
+    for name in ("continued", "underrun", "empty", "suffix_copied", "looped", "leaked", "overrun_tokens"):
+        assert values[name] == 0.0, name
+    assert result["settings"]["sandbox"] == "fake"
+    assert len(sandbox.ran) == 6, "equal programs are run once, for gold and both orders"
 
 
-def test_the_table_prints_every_category_and_warns(opened: Opened, corpus: Corpus) -> None:
-    result, _ = evaluate_opened(opened, SMALL, corpus)
-    shown = io.StringIO()
-    print_table(result, Console(file=shown, width=140))
-    for word in ("one word", "whole line", "5–8 tokens", "order spm", "order psm", "all", "step 7"):
-        assert word in shown.getvalue()
-    assert "not to be trusted" not in shown.getvalue()
-    result["gold"] = {
-        "exact": 0.5,
-        "syntax_valid": None,
-        "n": 2,
-        "syntax_measured": 0,
-        "failures": [{"id": "x", "reason": "text"}],
-    }
-    shown = io.StringIO()
-    print_table(result, Console(file=shown, width=140))
-    assert "not to be trusted" in shown.getvalue()
+def test_an_empty_answer_is_seen_for_what_it_is(sandbox: FakeSandbox) -> None:
+    result = evaluate_examples(StubSubject(silent), Sums(), sums(), Options(order="spm")).result
+    values = {name: score["value"] for name, score in result["metrics"]["spm"].items()}
+    assert set(result["metrics"]) == {"spm"}
+    assert (values["exact"], values["empty"], values["stopped"]) == (0.0, 1.0, 1.0)
 
 
-def test_own_files_and_folders(run: Path, tmp_path: Path, tokenizer: object) -> None:
+def test_raw_and_post_processed_stand_side_by_side(sandbox: FakeSandbox) -> None:
+    def runs_on(example: Example, sample: int) -> Answer:
+        return Answer(example.middle + "wrong = 1\n", "limit", tokens=9)
+
+    evaluation = evaluate_examples(StubSubject(runs_on), Sums(), sums(), Options(order="psm"))
+    values = {name: score["value"] for name, score in evaluation.result["metrics"]["psm"].items()}
+    assert (values["exact"], values["exact_post"]) == (0.0, 1.0)
+    assert (values["passed"], values["passed_post"]) == (0.0, 1.0)
+    assert (values["continued"], values["stopped"]) == (1.0, 0.0)
+    assert all(item["post"] == item["gold"] != item["middle"] for item in evaluation.items)
+    assert evaluation.result["settings"]["post"] == "cut at the first line end"
+
+
+def test_best_of_n_has_a_row_of_its_own(sandbox: FakeSandbox) -> None:
+    def reply(example: Example, sample: int) -> Answer:
+        if sample == 2:
+            return Answer(example.middle, "eot", tokens=2, logprob=-3.0, eot_logprob=-0.1)
+        return Answer("wrong", "limit", tokens=2, logprob=-0.5, eot_logprob=-4.0)
+
+    decoding = Decoding(samples=4, temperature=0.8)
+    evaluation = evaluate_examples(StubSubject(reply), Sums(), sums(), Options(order="psm", decoding=decoding))
+    result = evaluation.result
+    assert set(result["metrics"]) == {"psm", "psm best of 4"}
+    assert result["metrics"]["psm"]["passed"]["value"] == 0.25
+    assert result["metrics"]["psm best of 4"]["passed"]["value"] == 1.0, "the only one that ended by itself"
+    assert result["rows"]["psm best of 4"] == {"order": "psm", "samples": 1, "best_of": 4}
+    assert [item["chosen"] for item in evaluation.items] == [False, False, True, False] * 6
+
+
+def test_code_is_not_run_without_a_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*, allow_unsafe: bool = False) -> Any:
+        assert not allow_unsafe
+        raise BadInput("no sandbox here")
+
+    monkeypatch.setattr(module, "open_sandbox", refuse)
+    with pytest.raises(BadInput, match="no sandbox here"):
+        evaluate_examples(StubSubject(gold), Sums(), sums(), Options())
+    result = evaluate_examples(StubSubject(gold), Sums(), sums(), Options(tests=False)).result
+    assert result["metrics"]["psm"]["passed"]["value"] is None
+    assert result["gold"]["passed"] is None
+
+
+def test_a_part_is_never_shown_as_the_whole(sandbox: FakeSandbox) -> None:
+    result = evaluate_examples(StubSubject(gold), Sums(), sums(2), Options(limit=2)).result
+    assert (result["n"], result["of"], result["settings"]["limit"]) == (2, 6, 2)
+
+
+def test_own_files_and_folders(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "a.py").write_text("value = compute(1, 2)\n" * 5)
     (folder / "b.sql").write_text("select name, age from people where age > 3;\n" * 5)
     result = evaluate(run, data=folder, config=SMALL, limit=6, save=False)
     assert result["n"] == 6
-    assert result["settings"]["corpus"]["documents"] == 2
     assert not (run / "evaluations").exists()
     single = evaluate(run, data=folder / "b.sql", config=SMALL, order="spm", save=False)
     assert set(single["metrics"]) == {"spm"}
-    assert single["metrics"]["spm"]["syntax_valid"] == {"value": None, "low": None, "high": None, "n": 0}
-    assert single["gold"]["syntax_valid"] is None
+    assert single["metrics"]["spm"]["compiles"] == {"value": None, "low": None, "high": None, "n": 0}
+
+
+def test_without_a_task_both_defaults_are_asked(run: Path, tmp_path: Path) -> None:
+    held_out, marked = evaluate_tasks(run, [SMALL, module.tasks.get("marked")()], limit=2)  # type: ignore[list-item]
+    assert (held_out["task"], marked["task"]) == ("held_out", "marked")
+    assert (run / "evaluations" / "marked.json").is_file()
+
+
+def test_a_task_without_data_may_be_left_out(run: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"data": {"path": str(tmp_path / "gone")}}))
+    both = [SMALL, module.tasks.get("marked")()]
+    with pytest.raises(BadInput, match="--data PATH"):
+        evaluate_tasks(run, both)  # type: ignore[arg-type]
+    left = evaluate_tasks(run, both, limit=2, save=False, skip=lambda task, error: True)  # type: ignore[arg-type]
+    assert [result["task"] for result in left] == ["marked"]
 
 
 def test_bad_input_is_named(run: Path, tmp_path: Path) -> None:
@@ -141,17 +258,9 @@ def test_bad_input_is_named(run: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="limit = 0"):
         evaluate(run, limit=0)
     with pytest.raises(BadInput, match="no order 'mps'"):
-        evaluate(run, order="mps", config=SMALL)  # type: ignore[arg-type]
-    (tmp_path / "bad.py").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(BadInput, match=r"bad\.py"):
-        open_path(tmp_path / "bad.py")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(BadInput, match="empty"):
-        open_path(tmp_path / "empty")
-    config = yaml.safe_load((run / "config.yaml").read_text())
-    (run / "config.yaml").write_text(yaml.safe_dump(config | {"data": {"path": str(tmp_path / "gone")}}))
-    with pytest.raises(BadInput, match="--data PATH"):
-        evaluate(run)
+        evaluate(run, order="mps", config=SMALL)
+    with pytest.raises(BadInput, match="samples = 4"):
+        validate(Decoding, {"samples": 4})
 
 
 def test_the_yaml_is_the_default() -> None:

@@ -34,3 +34,15 @@ def test_known_pairs() -> None:
     assert edit_similarity("", "") == 1.0
     assert edit_similarity("abc", "xyz") == 0.0
     assert edit_distance("a" * 2000, "a" * 1000 + "b" + "a" * 1000) == 1
+
+
+@given(left=SHORT, right=SHORT)
+def test_similarity_is_a_symmetric_share(left: str, right: str) -> None:
+    assert edit_similarity(left, right) == edit_similarity(right, left)
+    assert 0.0 <= edit_similarity(left, right) <= 1.0
+    assert (edit_similarity(left, right) == 1.0) == (left == right)
+
+
+@given(left=st.text(alphabet="ab", min_size=60, max_size=90), right=st.text(alphabet="ab", min_size=60, max_size=140))
+def test_distance_beyond_a_machine_word(left: str, right: str) -> None:
+    assert edit_distance(left, right) == witness(left, right)

@@ -1,6 +1,8 @@
-"""Where evaluation takes documents from: the held-out split of the run's own token store, or a folder or file you name.
+"""Where evaluation takes documents from: the held-out split of the run's own token store, or of a store you name, or a
+folder or file you name.
 
-It refuses a store whose documents were tokenized otherwise than the model's, and a path without any readable text.
+The text of a store is what gaps are cut from, so it may have been tokenized otherwise than the model's. It refuses a
+path without any readable text.
 """
 
 from collections.abc import Sequence
@@ -9,11 +11,12 @@ from pathlib import Path
 import xxhash
 
 from inlay.config import BadInput
-from inlay.evaluate.task import Corpus, SourceDocument
+from inlay.evaluate.task import Corpus, Place, SourceDocument
 from inlay.text.document import content_id, language_of
 from inlay.text.source import Drops, Skipped, read_text
 from inlay.text.sources.folder import FolderSource
-from inlay.text.store import StoreSplit, TokenStore
+from inlay.text.store import MANIFEST, StoreSplit, TokenStore
+from inlay.text.tokenizer import Tokenizer
 
 FILE_BYTES = 16_000_000
 """A single file named by the user is read up to this size."""
@@ -21,9 +24,42 @@ FILE_BYTES = 16_000_000
 
 def held_out(store: TokenStore, split: str = "validation") -> Corpus:
     """The documents of a store's held-out split."""
-    if split not in store.splits:
-        raise BadInput(f"the store has no split '{split}'; it has {', '.join(store.splits)}")
-    return of_split(store.split(split), f"{split} split of the run's store")
+    return of_split(_split(store, split), f"{split} split of the run's store")
+
+
+def open_place(place: Place) -> tuple[Corpus, Tokenizer | None]:
+    """The documents that a place names, and the tokenizer of the store that they come from, if they do.
+
+    Raises BadInput when the place names none, or what it names cannot be read.
+    """
+    if place.data is None:
+        if place.store is None:
+            raise BadInput(
+                "nothing says what the model was trained from: name a token store, a folder or a file to cut gaps from"
+                " (--data PATH)"
+            )
+        store = place.store()
+        return held_out(store), store.tokenizer
+    if place.data.startswith("hf:"):
+        raise BadInput(
+            f"gaps are cut from a token store, a folder or a file, not from '{place.data}': prepare a store of it first"
+        )
+    path = Path(place.data).expanduser()
+    if is_store(path):
+        store = TokenStore.open(path)
+        return of_split(_split(store, "validation"), f"validation split of {path}"), store.tokenizer
+    return open_path(path), None
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder looks like a token store; `manifest.json` alone is a common name."""
+    return (path / MANIFEST).is_file() and (path / "tokenizer").is_dir()
+
+
+def _split(store: TokenStore, name: str) -> StoreSplit:
+    if name not in store.splits:
+        raise BadInput(f"the store has no split '{name}'; it has {', '.join(store.splits)}")
+    return store.split(name)
 
 
 def of_split(part: StoreSplit, source: str) -> Corpus:

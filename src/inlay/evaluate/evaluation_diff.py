@@ -22,19 +22,20 @@ def diff(gold: str, text: str) -> list[Run]:
     """The way from `gold` to `text`: runs in reading order, none empty, missing before inserted in one place."""
     start = _shared(gold, text)
     # A border inside a word would tell a longer name as "the same, then more" where another word was written.
-    while 0 < start and _inside_word(gold, text, start):
+    while start > 0 and _inside_word(gold, text, start):
         start -= 1
     before, gold, text = gold[:start], gold[start:], text[start:]
     left, right = _PIECES.findall(gold), _PIECES.findall(text)
     pairs = shortest_edits(left, right, MOST_CHANGES)
     runs: list[Run] = [("equal", before)]
     if pairs is None:
-        runs += [("missing", gold), ("inserted", text)]
+        runs.extend((("missing", gold), ("inserted", text)))
     else:
         at_left = at_right = 0
         for x, y in [*pairs, (len(left), len(right))]:
-            runs += [("missing", "".join(left[at_left:x])), ("inserted", "".join(right[at_right:y]))]
-            runs += [("equal", left[x])] if x < len(left) and y < len(right) else []
+            runs.extend((("missing", "".join(left[at_left:x])), ("inserted", "".join(right[at_right:y]))))
+            if x < len(left):
+                runs.append(("equal", left[x]))
             at_left, at_right = x + 1, y + 1
     return _joined([run for group in _refined(_bridged(_joined(runs))) for run in group])
 
@@ -87,8 +88,10 @@ def _joined(runs: list[Run]) -> list[Run]:
         elif kind == "inserted":
             inserted += text
         elif text or (missing or inserted):
-            done += [("missing", missing)] if missing else []
-            done += [("inserted", inserted)] if inserted else []
+            if missing:
+                done.append(("missing", missing))
+            if inserted:
+                done.append(("inserted", inserted))
             if text and done and done[-1][0] == "equal":
                 done[-1] = ("equal", done[-1][1] + text)
             elif text:
@@ -104,7 +107,7 @@ def _bridged(runs: list[Run]) -> list[Run]:
     for index, (kind, text) in enumerate(runs):
         amid = 0 < index < len(runs) - 1
         if kind == "equal" and amid and len(text) <= 2 and not _WORD.search(text) and "\n" not in text:
-            changed += [("missing", text), ("inserted", text)]
+            changed.extend((("missing", text), ("inserted", text)))
         else:
             changed.append((kind, text))
     return _joined(changed)

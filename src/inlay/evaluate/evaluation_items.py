@@ -80,7 +80,7 @@ def write(folder: str | Path, result: dict[str, Any], items: Sequence[Item], nam
 
 
 def finite(value: Any) -> tuple[Any, list[str]]:
-    """`value` with every float that JSON cannot hold made None, and where those stood ("metrics.spm.middle_bpb.value")."""
+    """`value` with each float that JSON cannot hold made None, and where those stood ("metrics.spm.exact.value")."""
     lost: list[str] = []
     return _finite(value, "", lost), lost
 

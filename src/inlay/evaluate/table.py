@@ -13,6 +13,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 # What the report of a run shows; the page of the evaluation has every metric.
 COLUMNS: tuple[tuple[str, str], ...] = (
@@ -46,6 +47,8 @@ LEAST = ("edit_similarity_post", "pass@100", "overrun_tokens", "pass@10", "edit_
 MAIN = ("passed", "exact", "middle_bpb")
 NONE = "\N{EN DASH}"
 LABEL_WIDTH = 24
+GUTTER = 2
+"""Characters between two columns: the box's own and one of padding."""
 
 Score = Mapping[str, Any]
 
@@ -73,8 +76,8 @@ def print_tables(results: Sequence[dict[str, Any]], console: Console | None = No
         main = main_metric(result)
         for row, scores in result["metrics"].items():
             table.add_row(
-                str(result["task"]) + (" (sample)" if result.get("sample") else ""),
-                row_title(result, row),
+                Text(_plain(str(result["task"])) + (" (sample)" if result.get("sample") else "")),
+                Text(_plain(row_title(result, row))),
                 f"{_floor(100 * result['gold']['exact'])}{'' if not gold_lines(result['gold']) else ' !'}",
                 metric_title(result, main),
                 _bare(main, scores.get(main), result),
@@ -103,15 +106,15 @@ def print_table(result: dict[str, Any], console: Console | None = None) -> None:
         groups += [list(languages.items())] if len(languages) > 1 else []
         groups.append([("all", overall)])
         columns, left_out = _fitting(result, groups, console.width)
-        table = _table(f"{'order ' if _named_order(row) else ''}{row}{_samples_title(result, row)}; shares in %")
-        table.add_column("gap", no_wrap=False, overflow="fold", max_width=LABEL_WIDTH)
+        table = _table(_plain(f"{'' if row == 'given' else 'order '}{row}{_samples_title(result, row)}; shares in %"))
+        table.add_column("gap", no_wrap=False, overflow="fold", min_width=4, max_width=LABEL_WIDTH)
         table.add_column("n", justify="right", no_wrap=True)
         for column in columns:
-            table.add_column(column.head.replace(" ", "\n"), justify="right", no_wrap=True)
+            table.add_column(Text(column.head.replace(" ", "\n")), justify="right", no_wrap=True)
         for group in groups:
             for label, scores in group:
                 cells = [_cell(column, scores, result) for column in columns]
-                table.add_row(_plain(label), _count(result, scores), *cells)
+                table.add_row(Text(_plain(label)), _count(result, scores), *cells)
             table.add_section()
         console.print(table)
         if left_out:
@@ -262,7 +265,7 @@ def _fitting(
 
     def wide(column: _Column) -> int:
         cells = [len(_cell(column, scores, result)) for _, scores in rows]
-        return 1 + max(*cells, *(len(word) for word in column.head.split(" ")))
+        return GUTTER + max(*cells, *(len(word) for word in column.head.split(" ")))
 
     def dispensable(column: _Column) -> int:
         if column.name in LEAST:
@@ -270,7 +273,7 @@ def _fitting(
         return columns.index(column)
 
     kept, left_out = list(columns), []
-    while len(kept) > 2 and labels + 1 + counts + sum(map(wide, kept)) > width:
+    while len(kept) > 2 and labels + GUTTER + counts + sum(map(wide, kept)) > width:
         worst = max((column for column in kept[1:] if not column.interval), key=dispensable)
         kept.remove(worst)
         left_out.append(worst)
@@ -304,7 +307,9 @@ def _cell(column: _Column, scores: Mapping[str, Score], result: dict[str, Any]) 
 def _count(result: dict[str, Any], scores: Mapping[str, Score]) -> str:
     """Examples behind the row's main score; where that is not measured, behind the one measured most."""
     main = scores.get(main_metric(result))
-    return f"{main['n'] if _measured(main) else max((one['n'] for one in scores.values()), default=0):,}"
+    if main is not None and main["value"] is not None:
+        return f"{main['n']:,}"
+    return f"{max((one['n'] for one in scores.values()), default=0):,}"
 
 
 def _bare(name: str, score: Score | None, result: dict[str, Any]) -> str:
@@ -329,13 +334,8 @@ def _floor(percent: float) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text of a data set in one line, without what would move a terminal's cursor, and without Rich's markup."""
-    shown = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
-    return shown.replace("[", r"\[")
-
-
-def _named_order(row: str) -> bool:
-    return row.split(" ")[0] != "given"
+    """Text of a data set in one line, without what would move a terminal's cursor."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 
 def _samples_title(result: dict[str, Any], row: str) -> str:
@@ -345,5 +345,5 @@ def _samples_title(result: dict[str, Any], row: str) -> str:
 
 def _table(title: str) -> Table:
     return Table(
-        title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1)
+        title=Text(title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1)
     )

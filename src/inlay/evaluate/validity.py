@@ -33,7 +33,7 @@ _START = (
 
 
 class Question(NamedTuple):
-    """A text, and the rule it is held against: a grammar's language, or `COMPILE`."""
+    """A text, and the rule it is held against: a grammar's language, that behind `UNBROKEN`, or `COMPILE`."""
 
     rule: str
     text: str
@@ -110,7 +110,7 @@ class Validity:
                     return
                 try:
                     answer = process.ask(question)
-                except BaseException as error:  # noqa: BLE001 - it is raised again in the thread that asked
+                except BaseException as error:  # raised again in the thread that asked
                     errors.append(error)
                     return
                 with lock:
@@ -144,6 +144,8 @@ class _Process:
             data = question.text.encode()
         except UnicodeEncodeError:
             return False  # half a surrogate pair: no file can hold it
+        if self._process is not None and self._process.poll() is not None:
+            self.close()  # it ended while it had nothing to do, which is no text's fault
         process = self._process or self._start()
         name = question.rule.encode()
         self._send(process, REQUEST.pack(len(name), len(data)) + name + data)

@@ -197,7 +197,7 @@ def infilling_prompts(
         corpus = held_out(run_store(opened))
     except BadInput as error:
         corpus, reason = _own_code(), f"prompts from inlay's own code: {error}"
-    examples = HeldOutConfig().examples(corpus, opened.tokenizer, count)
+    examples = HeldOutConfig().gaps(corpus, opened.tokenizer, count)
     room = min(opened.sequence_length, LONGEST_PROMPT) - tokens - opened.fim_format.OVERHEAD
     prompts = []
     for number, example in enumerate(examples):

@@ -4,7 +4,8 @@ It decides batching (rows of like length together), the prefill (in slices, so t
 finished rows leave the batch, and where a completion ends: at any stop id of the run's format, which is never part of
 the text; at the token budget, which counts text alone, so that a text of exactly the budget may still be terminated;
 or at a deadline. It refuses a prompt that leaves no room in the trained context. A row's result does not depend on its
-batch.
+batch, but for what another batch shape rounds differently (1e-6 of a log-probability in fp32). Equal prompts of a
+batch, such as several samples of one gap, are prefilled once.
 
 Shapes: B rows, T tokens of a slice, R reference tokens, V vocabulary, d width. Positions of -1 mark padding, which the
 cache neither stores nor attends to.
@@ -13,12 +14,15 @@ cache neither stores nor attends to.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Literal
 
 import torch
 
 from inlay.config import BadInput
-from inlay.infer.detokenise import Text, detokenise
+from inlay.infer.detokenise import decode_utf8
+from inlay.infer.healing import NO_START, Start, vocabulary_of
+from inlay.infer.infill_sampler import InfillSampler
 from inlay.infer.open import Opened
 from inlay.infer.sampling import SamplingConfig, choose
 from inlay.model.cache import ROLLBACK
@@ -30,6 +34,10 @@ Stopped = Literal["eot", "sentinel", "limit", "deadline"]
 GREEDY = SamplingConfig()
 BATCH_ROWS = 64
 SLICE_TOKENS = 8192
+SCORED_TOKENS = 32768
+"""Tokens of a batch that is only scored: its K/V cache and hidden states are what memory must hold."""
+LOGIT_ROWS = 2048
+"""Places whose logits are computed at once while scoring: at V = 150,000 in fp32, 1.2 GB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +45,9 @@ class Generation:
     """One completion. Log-probabilities are the model's own (before temperature and truncation), in nats."""
 
     ids: tuple[int, ...]
+    """With token healing the tokens that spell its start again are the first of them."""
     text: str
+    """What comes behind the cursor."""
     stopped: Stopped
     logprobs: tuple[float, ...]
     """Of each id in `ids`."""
@@ -49,11 +59,18 @@ class Generation:
     """Bytes inside that are no UTF-8 and stand in `text` as U+FFFD."""
     reference_logprobs: tuple[float, ...] | None = None
     """Of a given middle's ids and then its terminator, where a reference was scored."""
+    before_cursor: int = 0
+    """How many of `ids` lie wholly before the cursor (token healing). One that reaches over it is the text's."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the text."""
+        return len(self.ids) - self.before_cursor
 
     @property
     def logprob(self) -> float:
-        """Of the whole completion, its terminator included when it ended there."""
-        return sum(self.logprobs) + (self.eot_logprob if self.stopped == "eot" else 0.0)
+        """Of the text's tokens, and of the terminator when it ended there."""
+        return sum(self.logprobs[self.before_cursor :]) + (self.eot_logprob if self.stopped == "eot" else 0.0)
 
 
 @dataclass(slots=True)
@@ -61,10 +78,30 @@ class _Row:
     """A completion under way."""
 
     index: int
+    key: int | str = 0
+    start: Start = NO_START
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     reference_logprobs: tuple[float, ...] | None = None
     done: bool = False
+    left: bytes = b""
+    """What of the start is not spelled yet."""
+    before_cursor: int = 0
+
+    def __post_init__(self) -> None:
+        self.left = self.start.data
+
+    def append(self, token: int, logprob: float, size: int) -> None:
+        """A token of `size` bytes more."""
+        self.ids.append(token)
+        self.logprobs.append(logprob)
+        if self.left:
+            self.before_cursor += size <= len(self.left)
+            self.left = self.left[size:]
+
+    def is_full(self, max_tokens: int) -> bool:
+        """Whether its text has the budget, or it has used the places that its prompt gave back as well."""
+        return max_tokens <= max(len(self.ids) - self.before_cursor, len(self.ids) - self.start.tokens)
 
 
 class Engine:
@@ -89,12 +126,22 @@ class Engine:
         references: Sequence[Sequence[int]] | None = None,
         deadline: float | None = None,
         progress: Callable[[int], Any] | None = None,
+        keys: Sequence[int | str] | None = None,
+        starts: Sequence[Start] | None = None,
+        infill_sampler: bool = False,
     ) -> list[Generation]:
         """All completions, in the order of `prompts`; the arguments are those of `stream`. `progress` is called with 1
         for each that is done."""
         found: dict[int, Generation] = {}
         for index, generation in self.stream(
-            prompts, max_tokens=max_tokens, sampling=sampling, references=references, deadline=deadline
+            prompts,
+            max_tokens=max_tokens,
+            sampling=sampling,
+            references=references,
+            deadline=deadline,
+            keys=keys,
+            starts=starts,
+            infill_sampler=infill_sampler,
         ):
             found[index] = generation
             if progress is not None:
@@ -109,31 +156,70 @@ class Engine:
         sampling: SamplingConfig = GREEDY,
         references: Sequence[Sequence[int]] | None = None,
         deadline: float | None = None,
+        keys: Sequence[int | str] | None = None,
+        starts: Sequence[Start] | None = None,
+        infill_sampler: bool = False,
     ) -> Iterator[tuple[int, Generation]]:
         """Yields (prompt index, completion) as completions end.
 
         `prompts`: ids of each; `max_tokens`: budget of text tokens, the same for all; `references`: for each prompt
         the ids of a middle to score (teacher-forced) beside the completion; `deadline`: a `time.monotonic()` moment at
-        which everything ends with what it has. Raises BadInput for an empty prompt, or one that with the budget
-        exceeds the trained context.
+        which everything ends with what it has; `keys`: what names each prompt's draws, its index where nothing else is
+        given; `starts`: what each completion must begin with, which its prompt no longer has (`healing.take_back`);
+        `infill_sampler`: chooses and ends as llama.cpp's infill sampler does. Raises BadInput for an empty prompt, or
+        one that with the budget exceeds the trained context.
         """
-        self.check(prompts, max_tokens)
+        begun = starts if starts is not None else [NO_START] * len(prompts)
+        self.check(prompts, max_tokens, begun)
         order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
-        for start in range(0, len(order), self.batch_rows):
-            indices = order[start : start + self.batch_rows]
-            rows = [_Row(index) for index in indices]
-            batch = [prompts[index] for index in indices]
-            goals = [references[index] for index in indices] if references is not None else None
-            scored = max(map(len, goals)) if goals else 0
-            longest = max(map(len, batch)) + max(max_tokens, scored) + 1
+        for first in range(0, len(order), self.batch_rows):
+            indices = order[first : first + self.batch_rows]
+            rows = [_Row(index, index if keys is None else keys[index], begun[index]) for index in indices]
+            goals = [() if references is None else tuple(references[index]) for index in indices]
+            # Equal rows have one prefill.
+            pairs = [(tuple(prompts[index]), goal) for index, goal in zip(indices, goals, strict=True)]
+            different = {pair: at for at, pair in enumerate(dict.fromkeys(pairs))}
+            batch = [prompt for prompt, _ in different]
+            scored = max(map(len, goals))
+            taken = max(row.start.tokens for row in rows)
+            longest = max(map(len, batch)) + max(max_tokens + taken, scored) + 1
             with torch.inference_mode():
                 # What is scored is taken back again.
-                cache = self.new_cache(len(rows), longest, max(ROLLBACK, scored))
+                cache = self.new_cache(len(batch), longest, max(ROLLBACK, scored))
                 logits = self.prefill(cache, batch)
-                if goals is not None:
-                    for row, scored in zip(rows, self._score(cache, logits, batch, goals), strict=True):
-                        row.reference_logprobs = scored
-                yield from self._decode(cache, logits, rows, max_tokens, sampling, deadline)
+                found = [None] * len(batch)
+                if references is not None:
+                    found = self._score(cache, logits, batch, [goal for _, goal in different])
+                if len(batch) < len(rows):
+                    copies = torch.tensor([different[pair] for pair in pairs], device=logits.device)
+                    cache, logits = cache.select(copies), logits[copies]
+                for row, pair in zip(rows, pairs, strict=True):
+                    row.reference_logprobs = found[different[pair]]
+                yield from self._decode(cache, logits, rows, max_tokens, sampling, deadline, infill_sampler)
+
+    def score(self, rows: Sequence[Sequence[int]], firsts: Sequence[int]) -> Iterator[tuple[int, tuple[float, ...]]]:
+        """Yields (row index, log-probabilities of its ids from index `firsts[row]` on, in nats), teacher-forced.
+
+        A first id has nothing before it, so that `firsts` are at least 1. Raises BadInput for a row beyond the trained
+        context, ValueError for a first that is 0 or behind the row's end.
+        """
+        limit = self.opened.sequence_length
+        for index, (row, begin) in enumerate(zip(rows, firsts, strict=True)):
+            if len(row) > limit:
+                raise BadInput(f"row {index} has {len(row)} tokens, more than the trained context of {limit}")
+            if not 1 <= begin <= len(row):
+                raise ValueError(f"row {index} of {len(row)} tokens cannot be scored from {begin} on")
+        order = sorted(range(len(rows)), key=lambda index: (-len(rows[index]), index))
+        while order:
+            fitting = max(1, min(self.batch_rows, SCORED_TOKENS // len(rows[order[0]])))
+            indices, order = order[:fitting], order[fitting:]
+            with torch.inference_mode():
+                batch = [rows[index] for index in indices]
+                hidden = self._append(self.new_cache(len(batch), len(batch[0])), batch)
+                for at, index in enumerate(indices):
+                    ids = rows[index]
+                    wanted = torch.tensor([int(token) for token in ids[firsts[index] :]], device=hidden.device)
+                    yield index, self._logprobs(hidden[at, firsts[index] - 1 : len(ids) - 1], wanted)
 
     def new_cache(self, rows: int, capacity: int, rollback: int = ROLLBACK) -> Any:
         """An empty K/V cache for `rows` rows of up to `capacity` tokens each, of which `rollback` can be taken back."""
@@ -146,16 +232,24 @@ class Engine:
         return self._logits(hidden[torch.arange(len(prompts), device=hidden.device), last])
 
     def continue_row(
-        self, cache: Any, logits: torch.Tensor, max_tokens: int, sampling: SamplingConfig, deadline: float | None
+        self,
+        cache: Any,
+        logits: torch.Tensor,
+        max_tokens: int,
+        sampling: SamplingConfig,
+        deadline: float | None,
+        start: Start = NO_START,
+        infill_sampler: bool = False,
     ) -> Generation:
         """The completion of a one-row cache whose last logits are `logits` [1, V]. Its tokens are left in the cache."""
         with torch.inference_mode():
-            ((_, generation),) = self._decode(cache, logits, [_Row(0)], max_tokens, sampling, deadline)
-        return generation
+            rows = [_Row(0, start=start)]
+            ((_, made),) = self._decode(cache, logits, rows, max_tokens, sampling, deadline, infill_sampler)
+        return made
 
-    def check(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
-        """Raises BadInput for a prompt that is empty or, with its budget and terminator, exceeds the trained
-        context."""
+    def check(self, prompts: Sequence[Sequence[int]], max_tokens: int, starts: Sequence[Start] | None = None) -> None:
+        """Raises BadInput for a prompt that is empty or, with what was taken off it, its budget and its terminator,
+        exceeds the trained context."""
         if max_tokens < 1:
             raise BadInput(f"max_tokens = {max_tokens}: a completion needs a budget of at least 1 token")
         limit = self.opened.sequence_length
@@ -163,7 +257,7 @@ class Engine:
             if not prompt:
                 raise BadInput(f"prompt {index} is empty; build prompts with FimFormat.prompt")
             # One place more is the terminator's, which training rows hold as well.
-            if len(prompt) + max_tokens + 1 > limit:
+            if len(prompt) + (starts[index].tokens if starts else 0) + max_tokens + 1 > limit:
                 raise BadInput(
                     f"prompt {index} has {len(prompt)} tokens, which with max_tokens={max_tokens} and the terminator"
                     f" exceeds the trained context of {limit}: shorten its far ends or lower max_tokens"
@@ -206,10 +300,16 @@ class Engine:
             for row, target in enumerate(targets):
                 if len(target) > 1:
                     wanted = torch.tensor(target[1:], device=hidden.device)
-                    found = torch.log_softmax(self._logits(hidden[row, : len(target) - 1]), dim=-1)
-                    scored[row].extend(found.gather(1, wanted[:, None])[:, 0].tolist())
+                    scored[row].extend(self._logprobs(hidden[row, : len(target) - 1], wanted))
             cache.truncate(torch.tensor([len(prompt) for prompt in prompts], device=cache.lengths.device))
         return [tuple(row) for row in scored]
+
+    def _logprobs(self, hidden: torch.Tensor, wanted: torch.Tensor) -> tuple[float, ...]:
+        """Of `wanted` [R], each after its `hidden` [R, d]."""
+        found: list[float] = []
+        for part, ids in zip(hidden.split(LOGIT_ROWS), wanted.split(LOGIT_ROWS), strict=True):
+            found += torch.log_softmax(self._logits(part), dim=-1).gather(1, ids[:, None])[:, 0].tolist()
+        return tuple(found)
 
     def _decode(
         self,
@@ -219,10 +319,20 @@ class Engine:
         max_tokens: int,
         sampling: SamplingConfig,
         deadline: float | None,
+        infill_sampler: bool = False,
     ) -> Iterator[tuple[int, Generation]]:
-        eot = self.opened.fim_format.eot
-        for step in range(max_tokens + 1):
-            tokens = choose(logits, sampling, [row.index for row in rows], step)
+        eot, tokenizer = self.opened.fim_format.eot, self.opened.tokenizer
+        rule = InfillSampler(tokenizer, self.stop_ids, eot) if infill_sampler else None
+        # Truncation is the rule's: what it leaves is drawn from as it is.
+        drawn = SamplingConfig(temperature=sampling.temperature, seed=sampling.seed) if rule else sampling
+        vocabulary = vocabulary_of(tokenizer) if any(row.left for row in rows) else None
+        for step in count():
+            allowed = logits
+            if vocabulary is not None:
+                allowed = vocabulary.narrow(allowed, [b"" if row.done else row.left for row in rows])
+            if rule is not None:
+                allowed = rule.narrow(allowed, sampling)
+            tokens = choose(allowed, drawn, [row.key for row in rows], step)
             logprobs = logits.log_softmax(dim=-1)
             chosen = logprobs.gather(1, tokens[:, None])[:, 0].tolist()
             ends = logprobs[:, eot].tolist()
@@ -234,7 +344,7 @@ class Engine:
                 stopped: Stopped | None = None
                 if picked[at] in self.stop_ids:
                     stopped = "eot" if picked[at] == eot else "sentinel"
-                elif step == max_tokens:
+                elif row.is_full(max_tokens):
                     stopped = "limit"
                 elif late:
                     stopped = "deadline"
@@ -242,8 +352,7 @@ class Engine:
                     row.done = True
                     yield row.index, self._finish(row, stopped, ends[at])
                     continue
-                row.ids.append(picked[at])
-                row.logprobs.append(chosen[at])
+                row.append(picked[at], chosen[at], int(tokenizer.token_lengths[picked[at]]) if row.left else 0)
             left = [at for at, row in enumerate(rows) if not row.done]
             if not left:
                 return
@@ -263,7 +372,8 @@ class Engine:
         return self._logits(hidden[:, 0])
 
     def _finish(self, row: _Row, stopped: Stopped, eot_logprob: float) -> Generation:
-        text: Text = detokenise(row.ids, self.opened.tokenizer)
+        # A start that was not spelled to its end leaves no text.
+        text = decode_utf8(self.opened.tokenizer.decode_bytes(row.ids)[len(row.start.data) :])
         return Generation(
             ids=tuple(row.ids),
             text=text.text,
@@ -273,4 +383,5 @@ class Engine:
             dropped_bytes=text.dropped_bytes,
             invalid_bytes=text.invalid_bytes,
             reference_logprobs=row.reference_logprobs,
+            before_cursor=row.before_cursor,
         )

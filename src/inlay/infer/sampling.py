@@ -1,8 +1,11 @@
 """How the next token is chosen from the logits: greedily, or by a draw that is keyed and so never depends on the batch.
 
-A draw is a hash of (seed, prompt index, step): the same prompt gives the same text alone, in a batch, and on any
-machine whose logits agree. There is no generator to carry. Shapes: B rows, V vocabulary.
+A draw is a hash of (seed, key, step), the key being the prompt's index or what the caller names it by: the same key and
+prompt give the same text alone, in a batch, and on any machine whose logits agree. There is no generator to carry.
+Shapes: B rows, V vocabulary, K candidates.
 """
+
+from collections.abc import Sequence
 
 import torch
 from pydantic import Field
@@ -24,11 +27,11 @@ class SamplingConfig(Config):
     """Key of every draw."""
 
 
-def choose(logits: torch.Tensor, sampling: SamplingConfig, keys: list[int], step: int) -> torch.Tensor:
-    """The next token of each row. `logits` [B, V] fp32; `keys` the B prompt indices; returns [B] int64."""
+def choose(logits: torch.Tensor, sampling: SamplingConfig, keys: Sequence[int | str], step: int) -> torch.Tensor:
+    """The next token of each row. `logits` [B, V] fp32; `keys` name the B draws; returns [B] int64."""
     if sampling.temperature == 0.0:
         return logits.argmax(dim=-1)
-    probabilities, order = _candidates(logits, sampling)
+    probabilities, order = candidates(logits, sampling)
     marks = torch.tensor([Draws(sampling.seed, "sample", key, step).uniform() for key in keys], dtype=torch.float64)
     cumulative = probabilities.double().cumsum(dim=-1)
     targets = marks.to(cumulative.device)[:, None] * cumulative[:, -1:]
@@ -37,7 +40,7 @@ def choose(logits: torch.Tensor, sampling: SamplingConfig, keys: list[int], step
     return order.gather(1, picked)[:, 0]
 
 
-def _candidates(logits: torch.Tensor, sampling: SamplingConfig) -> tuple[torch.Tensor, torch.Tensor]:
+def candidates(logits: torch.Tensor, sampling: SamplingConfig) -> tuple[torch.Tensor, torch.Tensor]:
     """Unnormalised probabilities of the candidates, likeliest first, and their ids; both [B, K]."""
     count = min(sampling.top_k or logits.shape[-1], logits.shape[-1])
     values, order = logits.topk(count, dim=-1)

@@ -8,17 +8,15 @@ first.
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from inlay.config.files import disk_errors
 from inlay.evaluate.corpus import held_out
-from inlay.evaluate.cuts import cut
-from inlay.evaluate.task import Category, Corpus
-from inlay.evaluate.tasks.held_out import ROUNDS, HeldOutConfig
-from inlay.fim.draws import Draws, permutation
+from inlay.evaluate.task import Corpus
+from inlay.evaluate.tasks.held_out import EMPTY, HeldOutConfig
+from inlay.evaluate.tasks.held_out import THREE_TOKENS as SHORT
 from inlay.infer.engine import Engine
 from inlay.infer.open import in_memory
 from inlay.infer.samples import Gap, infill_samples
@@ -28,8 +26,6 @@ from inlay.train.callback import Callback, CallbackConfig, callbacks, drop_lines
 
 if TYPE_CHECKING:
     from inlay.train.trainer import Trainer
-
-EMPTY, SHORT = "empty", "three_tokens"
 
 
 @callbacks.register
@@ -48,17 +44,6 @@ class SamplesConfig(CallbackConfig):
         return Samples(self)
 
 
-@dataclass(frozen=True)
-class ProbeGap:
-    """A gap of no task: what `inlay.infer.samples.Gap` asks for."""
-
-    origin: tuple[str, str]
-    category: str
-    prefix: str
-    middle: str
-    suffix: str
-
-
 class Samples(Callback):
     """The callback of SamplesConfig."""
 
@@ -70,7 +55,7 @@ class Samples(Callback):
         if trainer.parallel.main:
             drop_lines_behind(trainer.run.samples_file, trainer.step)
         corpus = held_out(TokenStore.open(trainer.config.data.main, verify=False))
-        listed = HeldOutConfig().examples(corpus, trainer.tokenizer, limit=self._config.gaps)
+        listed = HeldOutConfig().gaps(corpus, trainer.tokenizer, limit=self._config.gaps)
         self._gaps = [*listed, *probe_gaps(corpus, trainer.tokenizer, self._config.probes)]
 
     def step(self, trainer: "Trainer") -> None:
@@ -109,29 +94,8 @@ def _shares(samples: Sequence[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def probe_gaps(corpus: Corpus, tokenizer: Tokenizer, count: int) -> list[ProbeGap]:
+def probe_gaps(corpus: Corpus, tokenizer: Tokenizer, count: int) -> list[Gap]:
     """`count` places where nothing is missing and up to `count` gaps of three tokens, one a document in a keyed order
     before any gets a second."""
-    ranked = sorted(range(len(corpus.ids)), key=corpus.ids.__getitem__)
-    found: list[ProbeGap] = []
-    for category in (EMPTY, SHORT):
-        gaps: list[ProbeGap] = []
-        visit = [ranked[rank] for rank in permutation(len(ranked), 0, "documents", category)]
-        for turn in range(ROUNDS):
-            for index in visit:
-                if len(gaps) >= count:
-                    break
-                document = corpus.read(index)
-                draws = Draws(0, category, document.id, turn)
-                if category == EMPTY:
-                    start = end = draws.integer(0, len(document.text) + 1)
-                else:
-                    # The rule of the task's categories of tokens, for exactly three.
-                    span = cut(document.text, cast("Category", "tokens_3_3"), 3, draws, tokenizer)
-                    if span is None:
-                        continue
-                    start, end, _ = span
-                text = document.text
-                gaps.append(ProbeGap((document.id, document.path), category, text[:start], text[start:end], text[end:]))
-        found += gaps
-    return found
+    task = HeldOutConfig()
+    return [gap for probe in (EMPTY, SHORT) for gap in task.probes(corpus, tokenizer, probe, count)]

@@ -1,0 +1,44 @@
+"""Best of n: which of several answers to one gap is handed out, decided without the gold.
+
+The rule is that of 2207.14255 (section 4.3 and appendix): answers that ended with their terminator are preferred, for
+one that did not end did not find its way to the suffix; among those kept the likeliest wins, by mean log-probability
+per token (the terminator counted) or in total. It refuses answers without log-probabilities.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from inlay.config import BadInput
+from inlay.evaluate.answer import Answer
+
+Rank = Literal["mean", "total"]
+
+
+def best_of(answers: Sequence[Answer], rank: Rank = "mean") -> int:
+    """The index of the answer to hand out. Equal ones: the first.
+
+    Raises BadInput when an answer that is to be ranked has no log-probability, ValueError without answers.
+    """
+    if not answers:
+        raise ValueError("no answers to choose from")
+    ended = [index for index, answer in enumerate(answers) if answer.stopped == "eot"]
+    kept = ended or list(range(len(answers)))
+    scores: list[float] = []
+    for index in kept:
+        score = answers[index].mean_logprob if rank == "mean" else answers[index].logprob
+        if score is None:
+            raise BadInput("best of n ranks by log-probability, which these answers do not have: leave best of n out")
+        scores.append(score)
+    return kept[scores.index(max(scores))]
+
+
+def can_rank(answers: Sequence[Sequence[Answer]]) -> bool:
+    """Whether `best_of` can choose everywhere: each gap has several answers, and all of them log-probabilities."""
+    return bool(answers) and all(
+        len(found) > 1 and all(answer.mean_logprob is not None for answer in found) for found in answers
+    )
+
+
+def share_without_end(answers: Sequence[Sequence[Answer]]) -> float:
+    """The share of gaps of which no answer ended with its terminator; 0 without gaps."""
+    return sum(all(answer.stopped != "eot" for answer in found) for found in answers) / max(1, len(answers))

@@ -1,0 +1,104 @@
+"""The first process inside the sandbox: lowers its own limits, then becomes the program.
+
+It is handed to the interpreter as text (`-c`) and starts without site packages, so it uses built-in modules alone. For
+Python it runs the program itself and tells, on a descriptor of its own, that the file compiled, and at the very end the
+secret number that it was given: a program that leaves before its end never says it, whatever its exit status. For other
+languages it becomes their command. Arguments: descriptor of the number, of the result, bytes of address space, number of
+processes, bytes of a file (0: no limit), mode ("run": what counts is reaching the end; "print": what counts is the
+output; "exec": the command that follows).
+"""
+
+
+def main() -> None:
+    """Runs what the arguments say."""
+    import posix
+    import resource
+    import sys
+
+    nonce_read, result, address, processes, file_bytes = (int(one) for one in sys.argv[1:6])
+    mode = sys.argv[6]
+    write, leave = posix.write, posix._exit
+    limits = (
+        (resource.RLIMIT_AS, address),
+        (resource.RLIMIT_NPROC, processes),
+        (resource.RLIMIT_FSIZE, file_bytes),
+        (resource.RLIMIT_NOFILE, 256),
+    )
+    for kind, value in limits:
+        if value:
+            resource.setrlimit(kind, (value, value))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    write(result, b"s")
+    if mode == "exec":
+        for descriptor, number in ((nonce_read, 3), (result, 4)):
+            if descriptor != number:
+                posix.dup2(descriptor, number)
+        posix.execv(sys.argv[7], sys.argv[7:])
+    name = sys.argv[7]
+    nonce = posix.read(nonce_read, 64)
+    posix.close(nonce_read)
+    with open(name, "rb") as file:
+        source = file.read()
+    try:
+        code = compile(source, name, "exec", dont_inherit=True)
+    except BaseException as error:  # a syntax error, a null byte, nesting that the parser cannot hold
+        where = f" (line {error.lineno})" if isinstance(error, SyntaxError) and error.lineno else ""
+        message = error.msg if isinstance(error, SyntaxError) else error
+        write(result, f"!{type(error).__name__}: {message}{where}".encode("utf-8", "replace")[:600])
+        leave(1)
+    write(result, b"+")
+
+    import builtins
+
+    def finish(status=None):  # noqa: ANN001, ANN202
+        raise SystemExit(status)
+
+    builtins.exit = builtins.quit = finish
+    module = type(sys)("__main__")
+    module.__dict__.update(__builtins__=builtins, __file__=name)
+    sys.modules["__main__"] = module
+    sys.argv = [name]
+    del sys.orig_argv[:]
+    sys.path.insert(0, name.rpartition("/")[0])
+    try:
+        exec(code, module.__dict__)
+    except BaseException as error:
+        if mode == "print" and isinstance(error, SystemExit):
+            raise
+        kind = "error"
+        if isinstance(error, AssertionError):
+            kind = "wrong"
+        elif isinstance(error, SystemExit):
+            kind = "error" if error.code not in (None, 0, False) else "left_early"
+        elif isinstance(error, MemoryError):
+            kind = "memory"
+        elif isinstance(error, OSError) and error.errno in (27, 28):  # EFBIG, ENOSPC
+            kind = "file_size"
+        elif isinstance(error, BlockingIOError) or (
+            isinstance(error, RuntimeError) and error.args == ("can't start new thread",)
+        ):
+            kind = "processes"
+        line, trace = 0, error.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename == name:
+                line = trace.tb_lineno
+            trace = trace.tb_next
+        text = f"{type(error).__name__}"
+        try:
+            text += f": {error}" if str(error) else ""
+        except BaseException:
+            text += " (whose text cannot be had)"
+        write(result, f"-{kind} {text[:500]} (line {line})".encode("utf-8", "replace"))
+        leave(1)
+    if mode == "print":
+        return
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BaseException:
+            continue
+    write(result, nonce)
+    leave(0)
+
+
+main()
