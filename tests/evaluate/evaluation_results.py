@@ -126,6 +126,49 @@ def bucket(length: int) -> str:
     return next((name for most, name in ((0, "0"), (10, "1-10"), (40, "11-40"), (100, "41-100")) if length <= most), "")
 
 
+def samples_of(items: Sequence[dict[str, Any]], count: int = 6) -> list[dict[str, Any]]:
+    """The first answers of each row, as a result shows them in full."""
+    rows = list(dict.fromkeys(one["row"] for one in items))
+    names = ("doc", "path", "category", "order", "prefix", "suffix", "gold", "middle", "stopped")
+    return [
+        {"step": 1200, **{name: one[name] for name in names}, "exact": one["gold"] == one["middle"]}
+        for row in rows
+        for one in [one for one in items if one["row"] == row][:count]
+    ]
+
+
+def older_result(result: dict[str, Any], samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """`result` as it was written before there were rows, several tasks and pages of their own."""
+    kept = ("exact", "edit_similarity", "first_line", "syntax_valid", "stopped", "overrun_tokens", "middle_bpb")
+
+    def few(scores: dict[str, Any]) -> dict[str, Any]:
+        return {name: scores[name] for name in kept}
+
+    return {
+        "task": "held_out", "n": result["n"],
+        "gold": {"exact": 1.0, "syntax_valid": 1.0, "n": result["n"], "syntax_measured": 9, "failures": []},
+        "metrics": {row: few(scores) for row, scores in result["metrics"].items()},
+        "slices": {
+            row: {"category": {label: few(scores) for label, scores in kinds["category"].items()},
+                  "length": {"1-4": few(result["metrics"][row])}, "cut": {"left": few(result["metrics"][row])}}
+            for row, kinds in result["slices"].items()
+        },
+        "settings": {
+            "run": "runs/demo", "step": 1200, "weights_hash": "3f2a", "dtype": "float32", "orders": ["psm", "spm"],
+            "max_tokens": 64, "decoding": "greedy", "limit": None, "task": {"kind": "held_out"},
+            "corpus": {"source": "validation split", "hash": "77", "documents": 99}, "documents_used": 4,
+            "interval": "95 %, bootstrap over documents", "version": "0.1", "seconds": 3.0,
+        },
+        "samples": samples,
+    }  # fmt: skip
+
+
+def older_items(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`items` as they were written then."""
+    names = ("id", "order", "doc", "path", "category", "gold", "middle", "stopped", "tokens", "measures")
+    return [{**{name: one[name] for name in names}, "gold_tokens": 3} for one in items]
+
+
 def result_of(items: Sequence[dict[str, Any]], **more: Any) -> dict[str, Any]:
     """The result of `items`, a row for each of theirs."""
     rows = list(dict.fromkeys(one["row"] for one in items))

@@ -7,15 +7,13 @@ from hypothesis import strategies as st
 from tests.tiny_run import SENTENCES, tiny_tokenizer
 
 from inlay.config import BadInput
-from inlay.evaluate.corpus import of_documents
-from inlay.evaluate.cuts import cut, token_range
-from inlay.evaluate.task import Category, Corpus, SourceDocument
-from inlay.evaluate.tasks.held_out import HeldOutConfig
+from inlay.evaluate.cuts import BYTES_PER_TOKEN, Probe, cut, token_range
+from inlay.evaluate.task import Category
 from inlay.fim.draws import Draws
-from inlay.text.tokenizer import Tokenizer
 
 TOKENIZER = tiny_tokenizer()
 CATEGORIES = get_args(Category)
+TEXT_OF_ALL = "".join(SENTENCES)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=300) | st.sampled_from(
     ["".join(SENTENCES), SENTENCES[1]]
 )
@@ -65,34 +63,31 @@ def test_a_line_beyond_the_budget_is_not_cut() -> None:
     assert cut("x = 1 + 2 * 3 - 4", "line", 3, Draws(0), TOKENIZER) is None
 
 
-def test_the_list_is_fixed_mixed_and_independent_of_store_order(corpus: Corpus, tokenizer: Tokenizer) -> None:
-    config = HeldOutConfig(categories={"word": 20, "tokens_1_4": 20, "line": 10})
-    first = [example.id for example in config.examples(corpus, tokenizer)]
-    assert first == [example.id for example in config.examples(corpus, tokenizer)]
-    documents = [corpus.read(index) for index in range(len(corpus.ids))]
-    assert first == [example.id for example in config.examples(of_documents(documents[::-1], "other"), tokenizer)]
-    assert len(set(first)) == len(first) == 50
-    assert [name.split(":")[0] for name in first[:6]] == ["word", "tokens_1_4", "line"] * 2
-    assert [example.id for example in config.examples(corpus, tokenizer, limit=7)] == first[:7]
-    other = config.model_copy(update={"seed": 1})
-    assert first != [example.id for example in other.examples(corpus, tokenizer)]
+@given(text=TEXT, key=st.integers(0, 1000))
+def test_nothing_is_missing_in_an_empty_gap(text: str, key: int) -> None:
+    span = cut(text, "empty", 64, Draws(key), TOKENIZER)
+    assert span is not None
+    start, end, tokens = span
+    assert 0 <= start == end <= len(text)
+    assert tokens == 0
 
 
-def test_documents_take_turns(corpus: Corpus, tokenizer: Tokenizer) -> None:
-    examples = HeldOutConfig(categories={"word": len(corpus.ids)}).examples(corpus, tokenizer)
-    assert {example.document.id for example in examples} == set(corpus.ids)
+def test_three_tokens_are_three() -> None:
+    found = [cut(TEXT_OF_ALL, "three_tokens", 64, Draws(key), TOKENIZER) for key in range(40)]
+    counts = {len(TOKENIZER.encode(TEXT_OF_ALL[span[0] : span[1]])) for span in found if span is not None}
+    assert counts == {3}
+    assert cut(TEXT_OF_ALL, "three_tokens", 2, Draws(0), TOKENIZER) is None
 
 
-def test_a_short_corpus_gives_what_it_has(tokenizer: Tokenizer) -> None:
-    tiny = of_documents([SourceDocument("0", "a.py", "python", "a = b\n")], "tiny")
-    assert len(HeldOutConfig(categories={"word": 50}).examples(tiny, tokenizer)) == 2
-    empty = of_documents([SourceDocument("0", "a.py", "python", " \n")], "empty")
-    with pytest.raises(BadInput, match="no gap can be cut from empty"):
-        HeldOutConfig(categories={"word": 5, "line": 5}).examples(empty, tokenizer)
+@pytest.mark.parametrize("category", ["word", "line", "line_end", "empty"])
+def test_without_a_tokenizer_bytes_bound_a_middle(category: Category | Probe) -> None:
+    found = [cut(TEXT_OF_ALL, category, 4, Draws(key), None) for key in range(60)]
+    spans = [span for span in found if span is not None]
+    assert spans
+    assert all(len(TEXT_OF_ALL[start:end].encode()) <= 4 * BYTES_PER_TOKEN for start, end, _ in spans)
 
 
-def test_large_documents_are_left_out(corpus: Corpus, tokenizer: Tokenizer) -> None:
-    config = HeldOutConfig(categories={"word": 30}, max_document_bytes=200)
-    sizes = [len(example.document.text.encode()) for example in config.examples(corpus, tokenizer)]
-    assert sizes
-    assert max(sizes) <= 200
+@pytest.mark.parametrize("category", ["tokens_1_4", "tokens_33_64", "three_tokens"])
+def test_tokens_are_not_counted_without_a_tokenizer(category: Category | Probe) -> None:
+    with pytest.raises(BadInput, match=f"category '{category}' counts tokens"):
+        cut("a = b", category, 64, Draws(0), None)

@@ -177,6 +177,9 @@ def test_text_that_the_example_has_is_no_leak() -> None:
     about = example("<|fim_prefix|>", 'PREFIX = "<|fim_prefix|>"\n')
     assert measured(answered("<|fim_prefix|>", about))["leaked"] == 0
     assert measured(answered("<|fim_suffix|>", about))["leaked"] == 1
+    # It may be quoted from what stands around the gap.
+    quoted = example("a", 'x = "<|fim_prefix|>"\na\ny = "<|fim_pad|>"\n')
+    assert measured(answered("<|fim_prefix|> <|fim_pad|>", quoted))["leaked"] == 0
     assert measured(answered("</s> <pad> [SUFFIX]"))["leaked"] == 0
     assert {"<|fim_pad|>", "<|file_sep|>", "<fim_middle>", "<｜fim▁hole｜>"} <= set(sentinel_texts())
 

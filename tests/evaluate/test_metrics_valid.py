@@ -83,7 +83,7 @@ def test_a_compiler_that_crashes_or_hangs_is_replaced_and_counted(monkeypatch: p
     )
     monkeypatch.setattr(validity_module, "_START", worker)
     texts = ["fine", "boom", "fine 2", "spin", "wrong", "boom 2", "fine 3"]
-    with Validity(workers=1, timeout_seconds=0.3) as validity:
+    with Validity(workers=1, timeout_seconds=1.0) as validity:
         assert validity.ask([Question(COMPILE, text) for text in texts]) == ["fine" in text for text in texts]
         assert validity.killed == {"crashed": 2, "timed_out": 1}
         # Remembered: not tried, nor counted, again.

@@ -3,53 +3,22 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.evaluate.evaluation_results import items_of, older_items, older_result, result_of, samples_of
+from tests.evaluate.html_page import Page
 
 from inlay.config import BadInput
 from inlay.evaluate.charts import MOST_POINTS, Series, amount, line_chart, thin, ticks
+from inlay.evaluate.evaluation_items import write
 from inlay.evaluate.report import write_report
-from inlay.evaluate.run import evaluate
-from inlay.evaluate.tasks.held_out import HeldOutConfig
+from inlay.evaluate.report_data import load_run
+from inlay.evaluate.report_page import render_page
+from inlay.evaluate.report_tasks import read_items
 
-VOID = {"meta", "br", "img", "input", "link", "hr", "wbr", "line", "rect", "polyline", "circle"}
 HOSTILE = "x = \"</script><script>alert(1)</script>\" # <b> & 'quote' {{ 7 * 7 }} \u2028"
-
-
-class Page(HTMLParser):
-    """Parses strictly: every element closes in order; collects texts and addresses."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.stack: list[str] = []
-        self.tags: list[str] = []
-        self.addresses: list[str] = []
-        self.texts: list[str] = []
-        self.scripts: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.stack == [], f"unclosed: {self.stack}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.addresses += [
-            value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset", "action")
-        ]
-        if tag not in VOID:
-            self.stack.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.stack[-1:] == [tag], f"</{tag}> closes {self.stack[-3:]}"
-        self.stack.pop()
-
-    def handle_data(self, data: str) -> None:
-        (self.scripts if self.stack and self.stack[-1] == "script" else self.texts).append(data)
 
 
 def write_metrics(run: Path, count: int = 300) -> None:
@@ -88,7 +57,8 @@ def write_samples(run: Path) -> None:
 def full_run(run: Path) -> Path:
     write_metrics(run)
     write_samples(run)
-    evaluate(run, config=HeldOutConfig(categories={"word": 6, "tokens_5_8": 6, "line": 4}, max_tokens=24))
+    items = items_of(20, tested=False)
+    write(run / "evaluations", result_of(items, task="held_out", samples=samples_of(items)), items)
     return run
 
 
@@ -97,7 +67,7 @@ def test_the_page_stands_alone_and_holds_the_numbers(full_run: Path) -> None:
     assert out == str(full_run / "report.html")
     text = Path(out).read_text(encoding="utf-8")
     page = Page(text)
-    assert page.addresses == [], "nothing may be loaded"
+    assert set(page.addresses) <= {"evaluations/held_out.html"}, "nothing may be loaded; a click may lead on"
     assert "link" not in page.tags
     assert "img" not in page.tags
     assert "@import" not in text
@@ -107,7 +77,7 @@ def test_the_page_stands_alone_and_holds_the_numbers(full_run: Path) -> None:
     assert "prefers-color-scheme: dark" in text
     shown = " ".join("".join(page.texts).split())
     result = json.loads((full_run / "evaluations" / "held_out.json").read_text())
-    for category in ("word", "tokens_5_8", "line"):
+    for category in ("word", "block", "line"):
         value = result["slices"]["spm"]["category"][category]["middle_bpb"]["value"]
         assert f"{value:.2f}" in shown
     assert "1.23M tokens seen" in shown
@@ -119,6 +89,42 @@ def test_the_page_stands_alone_and_holds_the_numbers(full_run: Path) -> None:
     assert "sequence_length: 128" in shown, "the configuration"
     for sample in [sample for sample in result["samples"] if sample["order"] == "spm"][:3]:
         assert " ".join(sample["gold"].split()) in shown
+
+
+def test_the_report_leads_to_the_page_of_the_evaluation(full_run: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "my pages"
+    for folder, address in (
+        (full_run, "evaluations/held_out.html"),
+        (elsewhere, "../run/evaluations/held_out.html"),
+        (None, None),
+    ):
+        page = Page(render_page(load_run(full_run), folder))
+        assert page.addresses == ([] if address is None else [address])
+    assert (elsewhere / "../run/evaluations/held_out.html").resolve() == full_run / "evaluations" / "held_out.html"
+    (full_run / "evaluations" / "held_out.html").unlink()
+    assert Page(render_page(load_run(full_run), full_run)).addresses == [], "no page, no link"
+
+
+def test_results_of_older_versions_still_read(full_run: Path) -> None:
+    items = items_of(20, tested=False)
+    folder = full_run / "evaluations"
+    (folder / "held_out.json").write_text(json.dumps(older_result(result_of(items), samples_of(items))))
+    (folder / "held_out.items.jsonl").write_text("".join(json.dumps(one) + "\n" for one in older_items(items)))
+    run = load_run(full_run)
+    shown = " ".join("".join(Page(render_page(run)).texts).split())
+    assert "20 gaps cut from 4 held-out files, decoding greedy, at most 64 tokens each." in shown
+    assert "validation split (99 files)" in shown
+    assert set(read_items(run, "held_out")) == {"psm", "spm"}
+    assert "one word, exact" in shown
+
+
+def test_a_result_without_exact_answers_still_has_a_report(full_run: Path) -> None:
+    """A task of losses alone: nothing was written, so nothing is exact."""
+    items = [one | {"measures": {"middle_bpb": one["measures"]["middle_bpb"]}} for one in items_of(20, tested=False)]
+    write(full_run / "evaluations", result_of(items, task="held_out"), items)
+    shown = " ".join("".join(Page(render_page(load_run(full_run))).texts).split())
+    assert "bits/byte" in shown
+    assert f"{result_of(items)['metrics']['spm']['middle_bpb']['value']:.2f}" in shown
 
 
 def test_text_of_a_run_is_only_text(full_run: Path) -> None:

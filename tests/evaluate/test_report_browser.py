@@ -1,26 +1,20 @@
 """The comparison in a real browser, as wide as a phone and as a desk: nothing sticks out, all of it is there.
 
-A probe at the end of the page measures it and sends what it found to the frame around it, which the browser prints. The
-frame is there because a browser's own window does not get as narrow as a phone.
+How a page is opened and measured is in `tests.evaluate.browser`.
 """
 
-import html
 import json
-import re
-import shutil
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.evaluate.browser import MISSING, probed
 from tests.evaluate.report_runs import write_evaluation, write_run
 
 from inlay.evaluate.report import report
 
-pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium on this machine")
+pytestmark = pytest.mark.skipif(MISSING, reason="no Chromium on this machine")
 
-PROBE = """<script>
-addEventListener("load", () => {
+PROBE = """
   const seen = (one) => { const box = one.getBoundingClientRect(); return box.width > 0 && box.height > 0; };
   const shown = (where) => [...document.querySelectorAll(where)].filter(seen);
   const press = (id) => document.querySelector(`label[for="${id}"]`).click();
@@ -30,7 +24,7 @@ addEventListener("load", () => {
   }).map((one) => one.outerHTML.slice(0, 90));
   const titles = () => shown("figure.chart svg").map((one) => one.getAttribute("aria-label"));
   const found = {
-    width: innerWidth, scroll: document.documentElement.scrollWidth, wide, errors: window.failed,
+    width: innerWidth, scroll: document.documentElement.scrollWidth, wide,
     sections: shown("section").map((one) => one.id), headings: shown("h2").length,
     first: titles(), letters: shown("text.letter").length,
     small: shown("main *:not(svg *)").filter(
@@ -47,36 +41,8 @@ addEventListener("load", () => {
   press("kind-0");
   document.querySelectorAll("details").forEach((one) => { one.open = true; });
   found.opened = document.documentElement.scrollWidth;
-  parent.postMessage(JSON.stringify(found), "*");
-});
-</script></body>"""
-GUARD = """<script>
-window.failed = [];
-addEventListener("error", (event) => window.failed.push(String(event.message)));
-console.error = (...words) => window.failed.push(words.join(" "));
-</script><style>"""
-FRAME = """<!doctype html><html><body style="margin:0">
-<script>addEventListener("message", (event) => { document.body.dataset.found = event.data; });</script>
-<iframe style="border:0;width:WIDTHpx;height:2000px" src="PAGE"></iframe></body></html>"""
-
-
-def looked_at(page: Path, folder: Path, width: int) -> dict[str, Any]:
-    """What the probe found with the page `width` CSS pixels wide."""
-    text = page.read_text(encoding="utf-8")
-    assert text.count("<style>") == 1
-    probed = folder / f"probed-{width}.html"
-    probed.write_text(text.replace("<style>", GUARD, 1).replace("</body>", PROBE), encoding="utf-8")
-    frame = folder / f"frame-{width}.html"
-    frame.write_text(FRAME.replace("WIDTH", str(width)).replace("PAGE", probed.as_uri()))
-    command = [
-        "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--enable-logging=stderr", "--virtual-time-budget=5000", f"--user-data-dir={folder / 'profile'}",
-        "--window-size=1300,2100", "--dump-dom", frame.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
-    assert "CONSOLE" not in done.stderr, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    return json.loads(html.unescape(re.search(r'data-found="([^"]*)"', done.stdout)[1]))  # type: ignore[index]
+  return found;
+"""
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +63,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("width", [390, 1200])
 def test_the_comparison_on_a_phone_and_on_a_desk(page: Path, tmp_path: Path, width: int) -> None:
-    found = looked_at(page, tmp_path, width)
+    (found,) = probed(page.read_text(encoding="utf-8"), PROBE, tmp_path, width)
     assert found["errors"] == []
     assert found["width"] == width
     assert found["scroll"] <= width, "the body does not scroll sideways"

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.evaluate.html_page import Page
 from tests.evaluate.report_runs import HOSTILE, write_evaluation, write_run
-from tests.evaluate.test_report import Page
 
 from inlay.evaluate.report import report
 from inlay.evaluate.report_compare import Comparison, compare

@@ -34,7 +34,10 @@ class Sums(TaskConfig):
 
     def examples(self, place: Place, limit: int | None = None) -> Examples:
         items = [
-            Example(f"sums/{n}", f"g{n // 2}", "sum", f"def f(a):\n    return a + {n}", f"{n}\n", "\n", "f.py", "python")
+            Example(
+                f"sums/{n}", f"g{n // 2}", "sum", f"def f(a):\n    return a + {n}", f"{n}\n", "\n\nprint(f(1))\n",
+                "f.py", "python",
+            )  # fmt: skip
             for n in range(6)
         ]
         return Examples(items[:limit], len(items), "made here", "0" * 32)
@@ -159,7 +162,8 @@ def test_a_subject_that_loses_its_gold_on_the_way_is_named(sandbox: FakeSandbox)
 def test_gold_scores_one_everywhere(sandbox: FakeSandbox) -> None:
     result = evaluate_examples(StubSubject(gold), Sums(), sums(), Options()).result
     values = {name: score["value"] for name, score in result["metrics"]["psm"].items()}
-    for name in ("exact", "exact_post", "edit_similarity", "first_line", "syntax_valid", "stopped", "passed", "compiles"):
+    shares = ("exact", "exact_post", "edit_similarity", "first_line", "syntax_valid", "stopped", "passed", "compiles")
+    for name in shares:
         assert values[name] == 1.0, name
     for name in ("continued", "underrun", "empty", "suffix_copied", "looped", "leaked", "overrun_tokens"):
         assert values[name] == 0.0, name

@@ -7,6 +7,7 @@ from tests.tiny_run import SENTENCES, write_run
 from inlay.config import BadInput
 from inlay.infer.complete import CompleteConfig, Completer, complete
 from inlay.infer.engine import Engine
+from inlay.infer.healing import NO_START, take_back
 from inlay.infer.open import Opened
 from inlay.infer.samples import infill_samples
 from inlay.text.tokenizer import Tokenizer
@@ -87,3 +88,21 @@ def test_samples_hold_what_the_report_needs(opened: Opened) -> None:
     assert len(sample["suffix"]) == 300
     assert sample["gold"] == "y = 1"
     assert sample["exact"] is (sample["middle"] == "y = 1")
+
+
+def test_healing_and_the_infill_sampler_are_the_engines_and_keep_the_cache(opened: Opened) -> None:
+    completer, engine = Completer(opened), Engine(opened)
+    encode, taken = opened.tokenizer.encode, 0
+    for prefix in ("def add(fir", "def add(firs", "import o", "if a:\n", ""):
+        for heal in (True, False):
+            for rule in (False, True):
+                config = CompleteConfig(max_tokens=6, heal=heal, infill_sampler=rule)
+                found = completer.complete(prefix, " + 1\n", config)
+                left, start = take_back(encode(prefix), opened.tokenizer) if heal else (encode(prefix), NO_START)
+                prompt = opened.fim_format.prompt(left, encode(" + 1\n"), "spm")
+                (fresh,) = engine.generate([prompt], max_tokens=6, starts=[start], infill_sampler=rule)
+                assert (found.text, found.stopped, found.tokens) == (fresh.text, fresh.stopped, fresh.tokens)
+                assert found.logprob == pytest.approx(fresh.logprob, abs=1e-4)
+                assert found.prompt_tokens == len(prompt)
+                taken += start.tokens
+    assert taken

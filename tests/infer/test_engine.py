@@ -178,3 +178,72 @@ def test_bfloat16_runs(tokenizer, prompts: list[list[int]]) -> None:  # type: ig
     half.model.compute_dtype = torch.bfloat16
     generations = Engine(half).generate(prompts, max_tokens=4)
     assert all(torch.isfinite(torch.tensor(g.logprobs)).all() for g in generations)
+
+
+def test_draws_are_named_by_keys_and_not_by_places(opened: Opened, prompts: list[list[int]]) -> None:
+    sampling = SamplingConfig(temperature=0.9, top_p=0.95, seed=3)
+    keys = [f"example {index}" for index in range(len(prompts))]
+    engine = Engine(opened)
+    straight = engine.generate(prompts, max_tokens=BUDGET, sampling=sampling, keys=keys)
+    turned = engine.generate(prompts[::-1], max_tokens=BUDGET, sampling=sampling, keys=keys[::-1])
+    part = Engine(opened, batch_rows=3).generate(prompts[4:], max_tokens=BUDGET, sampling=sampling, keys=keys[4:])
+    for one, other in zip(straight, turned[::-1], strict=True):
+        same(one, other)
+    for one, other in zip(straight[4:], part, strict=True):
+        same(one, other)
+    assert [g.ids for g in straight] != [
+        g.ids for g in engine.generate(prompts, max_tokens=BUDGET, sampling=sampling, keys=[f"x{key}" for key in keys])
+    ]
+
+
+def test_equal_prompts_are_prefilled_once_and_unequal_references_are_kept(
+    opened: Opened, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling = SamplingConfig(temperature=0.9, seed=3)
+    repeated = [prompt for prompt in prompts for _ in range(3)]
+    keys = [f"{index // 3} {index % 3}" for index in range(len(repeated))]
+    references = [opened.tokenizer.encode(SENTENCES[index % 2][:9]) for index in range(len(repeated))]
+    expected = [
+        Engine(opened).generate([prompt], max_tokens=BUDGET, sampling=sampling, keys=[key], references=[reference])[0]
+        for prompt, key, reference in zip(repeated, keys, references, strict=True)
+    ]
+    computed, prefill = [], Engine.prefill
+
+    def counted(self: Engine, cache: Cache, batch: list[list[int]]) -> torch.Tensor:
+        computed.append(len(batch))
+        return prefill(self, cache, batch)
+
+    monkeypatch.setattr(Engine, "prefill", counted)
+    made = Engine(opened).generate(repeated, max_tokens=BUDGET, sampling=sampling, keys=keys, references=references)
+    assert sum(computed) == 2 * len(prompts), "each prompt has two different references"
+    for one, other in zip(made, expected, strict=True):
+        same(one, other)
+        assert one.reference_logprobs == pytest.approx(other.reference_logprobs, abs=1e-4)
+    computed.clear()
+    Engine(opened).generate(repeated, max_tokens=1, sampling=sampling)
+    assert sum(computed) == len(prompts)
+
+
+def test_scores_equal_one_pass_over_the_whole_row(
+    opened: Opened, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from inlay.infer import engine as module
+
+    monkeypatch.setattr(module, "SCORED_TOKENS", 300)
+    monkeypatch.setattr(module, "LOGIT_ROWS", 7)
+    firsts = [1 + 5 * index % len(prompt) for index, prompt in enumerate(prompts)]
+    found = dict(Engine(opened).score(prompts, firsts))
+    assert sorted(found) == list(range(len(prompts)))
+    for index, (row, first) in enumerate(zip(prompts, firsts, strict=True)):
+        hidden = opened.model(torch.tensor([row]), torch.arange(len(row))[None])
+        scores = torch.log_softmax(opened.model.logits(hidden)[0, :, : opened.tokenizer.vocab_size], dim=-1)
+        expected = [float(scores[at - 1, row[at]]) for at in range(first, len(row))]
+        assert found[index] == pytest.approx(expected, abs=1e-4)
+    assert list(Engine(opened).score([], [])) == []
+
+
+def test_bad_rows_to_score_are_refused(opened: Opened) -> None:
+    with pytest.raises(BadInput, match="row 1 has 129 tokens"):
+        list(Engine(opened).score([[1, 2], [1] * 129], [1, 1]))
+    with pytest.raises(ValueError, match="from 0 on"):
+        list(Engine(opened).score([[1, 2]], [0]))

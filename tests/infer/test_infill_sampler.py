@@ -1,23 +1,26 @@
 """The infill sampler's rule against cases worked out by hand from its description."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tiny_run import SENTENCES, tiny_tokenizer
+from tests.tiny_run import SENTENCES, tiny_opened, tiny_tokenizer
 
+from inlay.export.gguf import export_gguf
+from inlay.export.llama_server import LlamaServer
 from inlay.infer.engine import Engine
 from inlay.infer.infill_sampler import InfillSampler
 from inlay.infer.open import Opened
 from inlay.infer.sampling import SamplingConfig
+from inlay.text.tokenizer import Tokenizer
 
 TOKENIZER = tiny_tokenizer()
 EOT = TOKENIZER.special["<|endoftext|>"]
 OTHER_END = TOKENIZER.special["<|fim_pad|>"]
 STOPS = frozenset({EOT, OTHER_END})
-ALL = SamplingConfig(temperature=1.0, top_k=TOKENIZER.vocab_size, top_p=1.0)
 
 
 def byte(name: str) -> int:
@@ -25,8 +28,10 @@ def byte(name: str) -> int:
     return token
 
 
-def left(shares: dict[int, float], sampling: SamplingConfig = ALL) -> dict[int, float]:
-    logits = torch.full((1, TOKENIZER.vocab_size), -math.inf)
+def left(shares: dict[int, float], sampling: SamplingConfig | None = None) -> dict[int, float]:
+    """What is left of these tokens' probabilities; without `sampling` all of them are candidates, and no other is."""
+    sampling = sampling or SamplingConfig(top_k=len(shares), top_p=1.0)
+    logits = torch.full((1, TOKENIZER.vocab_size), -30.0)
     for token, share in shares.items():
         logits[0, token] = math.log(share)
     narrowed = InfillSampler(TOKENIZER, STOPS, EOT).narrow(logits, sampling)[0]
@@ -57,16 +62,21 @@ def test_only_ends_are_left_and_the_likeliest_is_taken() -> None:
 def test_beginnings_go_to_the_likelier() -> None:
     word = next(token for token in range(256, TOKENIZER.vocab_size) if len(TOKENIZER.decode_bytes([token])) == 2)
     (first,) = TOKENIZER.encode(TOKENIZER.decode([word])[0])
-    assert left({first: 0.3, word: 0.25, byte("Q"): 0.45}) == pytest.approx({first: 0.55, byte("Q"): 0.45})
-    assert left({first: 0.25, word: 0.3, byte("Q"): 0.45}) == pytest.approx({word: 0.55, byte("Q"): 0.45})
+    assert left({first: 0.3, word: 0.25, byte("Q"): 0.45}) == pytest.approx({first: 0.3, byte("Q"): 0.45})
+    assert left({first: 0.25, word: 0.3, byte("Q"): 0.45}) == pytest.approx({word: 0.3, byte("Q"): 0.45})
+    # Apart both would be below 0.2; together they pass, at the likelier.
+    assert left({first: 0.15, word: 0.1, byte("Q"): 0.75}) == pytest.approx({byte("Q"): 0.75})
+    assert left({first: 0.15, word: 0.19, byte("Q"): 0.66}) == pytest.approx({word: 0.19, byte("Q"): 0.66})
 
 
 def test_small_text_is_dropped_and_the_terminator_is_what_remains() -> None:
     many = {byte(name): 0.1 for name in "QWXYZ@#$%!"}
-    assert left(many) == {EOT: 1.0}
+    assert list(left(many)) == [EOT]
     # Above 0.2, but then below 1 / (1 + 3 candidates) of the rest: .22 / 1 < .25.
     three = {byte("Q"): 0.52, byte("W"): 0.26, byte("X"): 0.22}
     assert left(three) == pytest.approx({byte("Q"): 0.52, byte("W"): 0.26})
+    # The ends have their share of the rest: .32 of .95 is a third, of 1 it is not.
+    assert list(left({byte("Q"): 0.63, byte("W"): 0.32, EOT: 0.05})) == sorted([byte("Q"), EOT])
 
 
 def test_top_k_and_top_p_come_first() -> None:
@@ -110,3 +120,34 @@ def test_the_engine_follows_it(opened: Opened) -> None:
             ids.append(token)
         assert list(generation.ids) == ids
     assert [generation.ids for generation in made] != [g.ids for g in engine.generate(prompts, max_tokens=5)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_real_llama_cpp_leaves_the_same_tokens(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Its server says what its samplers left, and how likely each of them is to be drawn."""
+    pytest.importorskip("xllamacpp")
+    opened = tiny_opened(tokenizer)
+    opened.model.head_weight.data[opened.fim_format.eot] *= -2.5  # it ends now and then
+    file = tmp_path / "model.gguf"
+    export_gguf(opened, file, "f32")
+    engine = Engine(opened)
+    rule = InfillSampler(opened.tokenizer, engine.stop_ids, opened.fim_format.eot)
+    kinds = set()
+    with LlamaServer(file, opened.sequence_length, threads=1) as server, torch.inference_mode():
+        for number in range(120):
+            text = SENTENCES[number % 3]
+            ids = opened.tokenizer.encode(text[number // 3 : number // 3 + 5 + number % 11])
+            prompt = opened.fim_format.prompt(ids, [], "psm")
+            sampling = [SamplingConfig(), SamplingConfig(top_k=3, top_p=1.0)][number % 2]
+            request = {"top_k": sampling.top_k or 40, "top_p": sampling.top_p or 0.9, "n_probs": 60, "n_predict": 1}
+            request |= {"prompt": prompt, "samplers": ["top_k", "top_p", "infill"], "post_sampling_probs": True}
+            (reply,) = server.post("/completion", request)["completion_probabilities"]
+            theirs = {one["id"]: one["prob"] for one in reply["top_probs"] if one["prob"] > 0.0}
+            narrowed = rule.narrow(engine.prefill(engine.new_cache(1, 64), [prompt]), sampling)[0].double()
+            shares = torch.softmax(narrowed, dim=-1)
+            assert theirs == pytest.approx(
+                {t: float(shares[t]) for t in (shares > 0).nonzero()[:, 0].tolist()}, abs=1e-3
+            )
+            kinds.add((len(theirs) > 1, bool(set(theirs) & engine.stop_ids)))
+    assert {(True, False), (False, False), (False, True)} <= kinds

@@ -302,7 +302,7 @@ def test_the_verbs_take_a_folder(saved: Path, tmp_path: Path, capfdbinary: pytes
     result = evaluate(saved, data=tmp_path, order="psm", limit=2, family="inlay")
     assert result["gold"]["exact"] == 1.0
     assert not (saved / "evaluations").exists()
-    judge(str(saved), "family=qwen2.5-coder", data=tmp_path, limit=2, as_json=True)
+    judge(str(saved), "family=qwen2.5-coder", data=str(tmp_path), limit=2, as_json=True)
     assert list(json.loads(capfdbinary.readouterr().out)["metrics"]) == ["psm"]
     with pytest.raises(BadInput, match="--data PATH"):
         evaluate(saved)

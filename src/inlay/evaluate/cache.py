@@ -1,9 +1,9 @@
 """Answers, losses and outcomes on disk, so that an evaluation that was killed asks only for what is missing.
 
 An entry is found again under what was asked (surroundings, other files, example id, order, budget, decoding; for losses
-the gold, for outcomes the program) of whom (`Subject.key`; the sandbox and its toolchains). Whatever of that changes,
-the entry is simply not found. What is known of nobody (a key of None) is never kept, and nor is an outcome that may be
-the machine's fault: out of time, a signal, no toolchain.
+the gold, for outcomes the program) of whom (`Subject.key`; the sandbox, system and toolchains). Whatever of that
+changes, the entry is simply not found. What is known of nobody (a key of None) is never kept, and nor is an outcome
+that may be the machine's fault: out of time, a signal, no toolchain.
 
 A file holds one kind of entry of one subject, order, budget and decoding, a JSON object a line with its own checksum.
 Lines are only ever added, each in one write that begins with a line end: a line that a kill or a full disk cut short
@@ -11,9 +11,12 @@ spoils itself alone, and several processes may write at once (where two answer t
 300 to 700 bytes an answer, 120 a loss, 150 an outcome, and never by what it has; remove files, or the folder, at will.
 """
 
+import errno
 import hashlib
 import json
 import os
+import platform
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -56,10 +59,11 @@ class Entries:
     """One file of entries: a key and a JSON value each."""
 
     def __init__(self, path: Path) -> None:
-        """Reads what is there; the folder is made by the first `add`."""
+        """Reads what is there, and makes the folder: one that cannot be is better known before the work than after."""
         self.path = path
         self._values: dict[str, Any] = {}
         with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             for line in json_lines(path):
                 key, value = line.get("key"), line.get("value")
                 if isinstance(key, str) and line.get("sum") == _checksum(key, value):
@@ -82,12 +86,11 @@ class Entries:
         line = json.dumps({"key": key, "value": value, "sum": _checksum(key, value)})
         data = f"\n{line}\n".encode("ascii")
         with disk_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
                 written = os.write(descriptor, data)
                 if written < len(data):
-                    raise OSError(28, "no space left")  # what was cut short is passed over by the next reader
+                    raise OSError(errno.ENOSPC, "no space left")  # what was cut short is passed over by the next reader
             finally:
                 os.close(descriptor)
         self._values.setdefault(key, value)
@@ -156,12 +159,12 @@ def cached_outcomes(
 ) -> list[Outcome | None]:
     """What became of each program, None where there is none to run; arguments as `cached_answers`.
 
-    `toolchains`: versions by language, where they are known: an outcome is of the versions that made it. Raises
-    InlayError when the sandbox leaves a program without an outcome.
+    `toolchains`: versions by language, where they are known: an outcome is of the versions that made it, as it is of
+    the system and of Python. Raises InlayError when the sandbox leaves a program without an outcome.
     """
     versions = toolchains or {}
     asked = [None if one is None else _digest([asdict(one), versions.get(one.language)]) for one in programs]
-    entries = _entries(folder, "outcomes", sandbox.name, ["outcomes", sandbox.name])
+    entries = _entries(folder, "outcomes", sandbox.name, ["outcomes", sandbox.name, platform.platform(), sys.version])
 
     def missing(indices: list[int]) -> Iterable[tuple[int, Outcome]]:
         wanted = [program for program in (programs[index] for index in indices) if program is not None]

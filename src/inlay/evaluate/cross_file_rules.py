@@ -20,28 +20,23 @@ _STRING = re.compile(r"""\"([^"\\]*(\\.[^"\\]*)*)\"|'([^'\\]*(\\.[^'\\]*)*)'""")
 _COMMENT = re.compile(r"#.*|//.*")
 _BRACKETS = re.compile(r"[;{}]")
 
-_KEYWORDS: dict[str, frozenset[str]] = {
+_WORDS = {
     # As cceval counts them: literals such as true are identifiers there, None is a keyword.
-    "python": frozenset(keyword.kwlist) - {"True", "False"},
-    "java": frozenset(
-        "abstract assert boolean break byte case catch char class const continue default do double else enum extends"
-        " final finally float for goto if implements import instanceof int interface long native new package private"
-        " protected public return short static strictfp super switch synchronized this throw throws transient try void"
-        " volatile while var".split()
-    ),
-    "csharp": frozenset(
-        "abstract as base bool break byte case catch char checked class const continue decimal default delegate do"
-        " double else enum event explicit extern finally fixed float for foreach goto if implicit in int interface"
-        " internal is lock long namespace new null object operator out override params private protected public"
-        " readonly ref return sbyte sealed short sizeof stackalloc static string struct switch this throw try typeof"
-        " uint ulong unchecked unsafe ushort using virtual void volatile while".split()
-    ),
-    "typescript": frozenset(
-        "break case catch class const continue debugger default delete do else enum export extends finally for function"
-        " if implements import in instanceof interface let new package private protected public return static super"
-        " switch this throw try typeof var void while with yield".split()
-    ),
+    "python": " ".join(sorted(set(keyword.kwlist) - {"True", "False"})),
+    "java": "abstract assert boolean break byte case catch char class const continue default do double else enum extends"
+    " final finally float for goto if implements import instanceof int interface long native new package private"
+    " protected public return short static strictfp super switch synchronized this throw throws transient try void"
+    " volatile while var",
+    "csharp": "abstract as base bool break byte case catch char checked class const continue decimal default delegate"
+    " do double else enum event explicit extern finally fixed float for foreach goto if implicit in int interface"
+    " internal is lock long namespace new null object operator out override params private protected public readonly"
+    " ref return sbyte sealed short sizeof stackalloc static string struct switch this throw try typeof uint ulong"
+    " unchecked unsafe ushort using virtual void volatile while",
+    "typescript": "break case catch class const continue debugger default delete do else enum export extends finally"
+    " for function if implements import in instanceof interface let new package private protected public return"
+    " static super switch this throw try typeof var void while with yield",
 }
+_KEYWORDS = {language: frozenset(words.split()) for language, words in _WORDS.items()}
 STATEMENT_LANGUAGES = tuple(_KEYWORDS)
 """Of CrossCodeEval."""
 

@@ -12,7 +12,7 @@ from typing import cast
 
 from inlay.evaluate.cuts import BYTES_PER_TOKEN, TRIES, Probe, Span, cut, fitting
 from inlay.evaluate.node_cuts import Place as NodePlace
-from inlay.evaluate.node_cuts import node_places
+from inlay.evaluate.node_cuts import every_node, node_places
 from inlay.evaluate.task import Category, Corpus, Example, SourceDocument
 from inlay.fim.draws import Draws, permutation
 from inlay.text.syntax import ParsedSyntax
@@ -22,8 +22,8 @@ from inlay.text.tokenizer import Tokenizer
 
 ROUNDS = 50
 """Gaps tried in each document of a small corpus before a sort is left short."""
-BARREN_ROUNDS = 2
-"""Rounds through all documents without a gap after which a sort that is rare is given up."""
+BARREN_VISITS = 200
+"""Visits without a gap, in two rounds through all documents at least, after which a sort that is rare is given up."""
 PARSE_SECONDS = 10.0
 """Processor time that a grammar may take on one document; beyond it the document counts as not parsed."""
 UNKNOWN = "unknown"
@@ -85,7 +85,7 @@ class Drawing:
         found: list[Example] = []
         taken: set[tuple[str, int, int]] = set()
         visit = [self._ranked[rank] for rank in permutation(len(self._ranked), self._seed, "documents", sort.category)]
-        rounds = BARREN_ROUNDS if sort.rare else ROUNDS
+        rounds = max(2, -(-BARREN_VISITS // max(1, len(visit)))) if sort.rare else ROUNDS
         barren = 0
         for turn in range(ROUNDS):
             before = len(found)
@@ -147,7 +147,9 @@ class Drawing:
                     self._pool = SyntaxPool(1, PARSE_SECONDS)
                 job = ParseJob(document.language, document.text.encode("utf-8"))
                 (answer,) = self._pool.submit([job]).result()
-                self._parsed[index] = answer if isinstance(answer, ParsedSyntax) else None
+                # The guarded parse tells whether it parses, and that it ends; the tree is then walked whole.
+                if isinstance(answer, ParsedSyntax):
+                    self._parsed[index] = every_node(document.text, document.language)
         return self._parsed[index]
 
     def _read(self, index: int) -> SourceDocument | None:

@@ -11,6 +11,7 @@ from typing import Any
 from inlay.evaluate.evaluation_diff import diff
 from inlay.evaluate.evaluation_verdicts import failed, marks_of
 from inlay.evaluate.report_paired import rows_of_item
+from inlay.evaluate.summary import LENGTHS, length_bucket
 from inlay.evaluate.table import category_title, row_facts, row_title
 from inlay.fim.draws import Draws
 
@@ -18,8 +19,6 @@ MOST_ANSWERS = 2000
 MOST_CHARACTERS = 4000
 """Of a gold, an answer or its post-processed text; a budget of 512 tokens rarely gives more."""
 CONTEXT_CHARACTERS = 1200
-BUCKETS = ((0, "0"), (10, "1-10"), (40, "11-40"), (100, "41-100"), (400, "101-400"))
-LAST_BUCKET = ">400"
 _KINDS = {"equal": 0, "missing": 1, "inserted": 2}
 
 
@@ -42,6 +41,7 @@ def answers_view(result: dict[str, Any], items: Sequence[dict[str, Any]]) -> dic
             "answers": answers,
             "contexts": [list(one) for one in contexts],
             "rows": [[row, row_title(result, row)] for row in result["metrics"]],
+            "lengths": [[label, bucket_title(label)] for label in _buckets()],
         },
         "shown": len(kept),
         "total": len(items),
@@ -63,16 +63,16 @@ def choose(items: Sequence[Mapping[str, Any]], verdicts: Sequence[bool | None], 
     return sorted(sorted(range(len(items)), key=rank)[:most])
 
 
-def length_bucket(length: int) -> str:
-    """The bucket of a gold of `length` bytes, as slices name it."""
-    return next((name for most, name in BUCKETS if length <= most), LAST_BUCKET)
-
-
 def bucket_title(label: str) -> str:
     """A length bucket as people read it."""
-    if label in ("0", "0-0"):
+    if label == "0":
         return "nothing"
     return f"{label.replace('-', chr(0x2013)).replace('>', 'over ')} bytes"
+
+
+def _buckets() -> list[str]:
+    """Every label of `length_bucket`, rising."""
+    return [length_bucket(high) for _, high in LENGTHS] + [length_bucket(LENGTHS[-1][1] + 1)]
 
 
 def _answer(

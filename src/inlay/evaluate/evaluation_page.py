@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inlay.evaluate.evaluation_answers import answers_view, bucket_title
+from inlay.evaluate.evaluation_command import command_of
 from inlay.evaluate.evaluation_verdicts import MARKS
 from inlay.evaluate.report_paired import gaps_by_row, paired_difference
 from inlay.evaluate.report_text import duration, render, signed
@@ -69,7 +70,7 @@ def render_evaluation(result: dict[str, Any], items: Sequence[dict[str, Any]]) -
         answers=answers_view(result, items),
         marks=[(mark.name, mark.title, mark.tone, mark.meaning) for mark in MARKS],
         settings=_settings(result),
-        command=str(result["settings"].get("command") or ""),
+        command=command_of(result),
         whole=json.dumps(result["settings"], indent=1, ensure_ascii=False, default=str),
     )
     # A lone surrogate, which no UTF-8 file can hold, becomes a question mark; NUL is no character of HTML.
@@ -216,6 +217,7 @@ def _settings(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("orders", ", ".join(settings.get("orders") or ())),
         ("data", f"{corpus.get('source')}{whole}" if corpus.get("source") else None),
         ("content hash", corpus.get("hash")),
+        ("published in", settings.get("citation")),
         ("task options", _options(settings.get("task"))),
         ("decoding", settings.get("decoding")),
         ("its options", _options(settings.get("decoding_options"))),

@@ -2,8 +2,7 @@
 
 The rules are written from the published harnesses' behaviour, in our own code; prompts are not reproduced, so what
 differs between rows is the scoring alone. Beside each score stands what the rule does to the gold: a harness that
-breaks gold answers measures its own editing. Nothing is run here: `edits` gives the texts, and whoever has a sandbox
-runs them.
+breaks gold answers measures its own editing. Nothing is run here: who has a sandbox runs what `Harness.post` keeps.
 """
 
 import re
@@ -11,19 +10,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from inlay.evaluate.cross_file_rules import (
+    STATEMENT_LANGUAGES,
+    first_statement,
+    same_lines,
+    without_comments,
+)
 from inlay.evaluate.metric import Measure, Metric, share
-from inlay.evaluate.metrics.match import bigcode_equal, qwen_equal, qwen_line
+from inlay.evaluate.metrics.match import bigcode_equal, qwen_line
 from inlay.evaluate.safim_rules import shortened_block, shortened_call, shortened_control
 from inlay.evaluate.scored import Answered, Scored
 from inlay.evaluate.summary import summarise
 from inlay.evaluate.task import Example, TaskConfig
 from inlay.evaluate.validity import Question, Validity, compile_rule, grammar_rule
-from inlay.evaluate.validity_worker import UNBROKEN
 
-Pair = tuple[Example, str]
-Edit = Callable[[Sequence[Pair], Validity], list[str]]
 SAFIM_LANGUAGES = frozenset(("python", "java", "cpp", "csharp"))
-BRACKET_LANGUAGES = frozenset(("java", "csharp", "typescript"))
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,10 @@ class Harness:
     source: str
     runs: bool
     """Whether its own score is tests passed; otherwise it compares texts."""
-    edit: Edit
-    """What it keeps of each answer: the texts after its editing, in the same order."""
+    post: Callable[[Example, str], str]
+    """What it keeps of an answer."""
     equal: Callable[[str, str], bool] = lambda text, gold: text == gold
     """Whether the raw answer's edited text and the raw gold are equal to it."""
-
-
-def edits(pairs: Sequence[Pair], task: TaskConfig, validity: Validity) -> dict[str, list[str]]:
-    """The texts that each harness would insert or compare, by its name."""
-    return {harness.name: harness.edit(pairs, validity) for harness in harnesses(task)}
 
 
 def compare(
@@ -58,21 +54,21 @@ def compare(
     equality (that of the edited text with the gold where it runs tests); `valid`, the edited answer parses in its place
     (Python: compiles), where the gold does; `gold_exact` and `gold_valid`, the same of the gold's text; `passed`.
 
-    `passed`: by harness, what running `edits` of the items said. Intervals are bootstrapped over groups.
+    `passed`: by harness, what running each answer after its `post` said. Intervals are bootstrapped over groups.
     """
     with Validity(workers) as validity:
-        answers = [(item.example, item.answer.text) for item in items]
-        golds = [(item.example, item.example.middle) for item in items]
-        clean = _valid(golds, validity)
+        golds = [item.example.middle for item in items]
+        clean = _valid(items, golds, validity)
         rows = []
         for harness in harnesses(task):
-            sides = {"": harness.edit(answers, validity), "gold_": harness.edit(golds, validity)}
+            sides = {
+                "": [harness.post(item.example, item.answer.text) for item in items],
+                "gold_": [harness.post(item.example, gold) for item, gold in zip(items, golds, strict=True)],
+            }
             facts: dict[str, list[bool | None]] = {}
             for side, texts in sides.items():
-                facts[f"{side}exact"] = [
-                    harness.equal(text, item.example.middle) for text, item in zip(texts, items, strict=True)
-                ]
-                placed = _valid([(item.example, text) for text, item in zip(texts, items, strict=True)], validity)
+                facts[f"{side}exact"] = [harness.equal(text, gold) for text, gold in zip(texts, golds, strict=True)]
+                placed = _valid(items, texts, validity)
                 facts[f"{side}valid"] = [fine if whole else None for fine, whole in zip(placed, clean, strict=True)]
             facts["passed"] = list((passed or {}).get(harness.name, [None] * len(items)))
             rows.append(
@@ -96,13 +92,9 @@ def harnesses(task: TaskConfig) -> tuple[Harness, ...]:
         task.POST,
         task.CITATION,
         task.EXECUTES,
-        _each(task.postprocess),
+        task.postprocess,
     )
     return (RAW, own, *PUBLIC)
-
-
-def _each(edit: Callable[[Example, str], str]) -> Edit:
-    return lambda pairs, _: [edit(example, text) for example, text in pairs]
 
 
 def _scores(items: Sequence[Answered], facts: Mapping[str, Sequence[bool | None]]) -> dict[str, Any]:
@@ -114,12 +106,16 @@ def _scores(items: Sequence[Answered], facts: Mapping[str, Sequence[bool | None]
     return dict(summarise(scored, [Metric(name, name, name, "high") for name in names]))
 
 
-def _valid(pairs: Sequence[Pair], validity: Validity) -> list[bool | None]:
-    rules = [compile_rule(one.language, one.path) or grammar_rule(one.language, one.path) for one, _ in pairs]
-    asked = [at for at, rule in enumerate(rules) if rule is not None]
-    questions = [Question(str(rules[at]), pairs[at][0].prefix + pairs[at][1] + pairs[at][0].suffix) for at in asked]
-    found: list[bool | None] = [None] * len(pairs)
-    for at, valid in zip(asked, validity.ask(questions), strict=True):
+def _valid(items: Sequence[Answered], texts: Sequence[str], validity: Validity) -> list[bool | None]:
+    """Whether each text is right in its example's place; None where nothing can tell."""
+    found: list[bool | None] = [None] * len(items)
+    asked: dict[int, Question] = {}
+    for at, (item, text) in enumerate(zip(items, texts, strict=True)):
+        example = item.example
+        rule = compile_rule(example.language, example.path) or grammar_rule(example.language, example.path)
+        if rule is not None:
+            asked[at] = Question(rule, example.prefix + text + example.suffix)
+    for at, valid in zip(asked, validity.ask(list(asked.values())), strict=True):
         found[at] = valid
     return found
 
@@ -134,37 +130,13 @@ def _safim_block(example: Example, text: str) -> str:
     return shortened_block(example.language, example.prefix, example.suffix, text)
 
 
-def _statement(pairs: Sequence[Pair], validity: Validity) -> list[str]:
-    """CrossCodeEval's cut. Python: the first line end (but for one at the very beginning) up to which prefix and
-    answer parse; Java, C# and TypeScript: the first `;`, `{` or `}` (but for one at the very beginning)."""
-    kept = [text for _, text in pairs]
-    ends: dict[int, list[int]] = {}
-    for at, (example, text) in enumerate(pairs):
-        if example.language == "python":
-            ends[at] = [place for place in range(len(text) - 1, 0, -1) if text[place] == "\n"]
-        elif example.language in BRACKET_LANGUAGES:
-            found = re.search(r"[;{}]", text)
-            kept[at] = text[: found.end()] if found is not None and found.start() else text
-    # A round asks for the next line end of each answer that has none yet: most end at their first.
-    while ends := {at: places for at, places in ends.items() if places}:
-        tried = {at: pairs[at][1][: places.pop()] for at, places in ends.items()}
-        asked = [Question(UNBROKEN + "python", pairs[at][0].prefix + piece) for at, piece in tried.items()]
-        for (at, piece), whole in zip(tried.items(), validity.ask(asked), strict=True):
-            if whole:
-                kept[at] = piece.rstrip()
-                del ends[at]
-    return kept
+def _cross_code_eval(example: Example, text: str) -> str:
+    language = "typescript" if example.language == "tsx" else example.language
+    return first_statement(example.prefix, text, language) if language in STATEMENT_LANGUAGES else text
 
 
-def _statement_equal(text: str, gold: str) -> bool:
-    """Lines without comments and white space at their ends, blank ones left out; anything behind `#` or `//` counts as
-    a comment, in strings and in every language."""
-
-    def lines(code: str) -> list[str]:
-        bare = re.sub(r"//.*", "", re.sub(r"#.*", "", code))
-        return [line.strip() for line in bare.split("\n") if line.strip()]
-
-    return lines(text) == lines(gold)
+def _as_it_is(example: Example, text: str) -> str:
+    return text
 
 
 RAW = Harness(
@@ -173,7 +145,7 @@ RAW = Harness(
     "the text up to the terminator or the budget, untouched",
     "this project",
     True,
-    _each(lambda _, text: text),
+    _as_it_is,
 )
 PUBLIC = (
     Harness(
@@ -182,7 +154,7 @@ PUBLIC = (
         "runs the raw text",
         "openai/human-eval-infilling",
         True,
-        _each(lambda _, text: text),
+        _as_it_is,
     ),
     Harness(
         "lm_eval",
@@ -190,7 +162,7 @@ PUBLIC = (
         "stops before the first newline, and runs what is left",
         "EleutherAI/lm-evaluation-harness, humaneval_single_line_infilling",
         True,
-        _each(_first_line),
+        _first_line,
     ),
     Harness(
         "bigcode",
@@ -198,7 +170,7 @@ PUBLIC = (
         "both sides stripped; no line is cut",
         "bigcode-project/bigcode-evaluation-harness, santacoder_fim",
         False,
-        _each(lambda _, text: text.strip()),
+        lambda _, text: text.strip(),
         bigcode_equal,
     ),
     Harness(
@@ -207,7 +179,7 @@ PUBLIC = (
         "the first line (the second after an empty one), stripped; the gold stripped",
         "QwenLM/Qwen2.5-Coder, fim-bench/hm_fim",
         False,
-        _each(lambda _, text: qwen_line(text)),
+        lambda _, text: qwen_line(text),
         lambda text, gold: text == gold.strip(),
     ),
     Harness(
@@ -216,7 +188,7 @@ PUBLIC = (
         "drops last lines until the program parses and the tree around the gap is unchanged, and runs it",
         "gonglinyuan/safim, truncate_line_until_block",
         True,
-        _each(_safim_block),
+        _safim_block,
     ),
     Harness(
         "safim_control",
@@ -225,7 +197,7 @@ PUBLIC = (
         "it",
         "gonglinyuan/safim, truncate_control",
         True,
-        _each(lambda example, text: shortened_control(example.language or "", text)),
+        lambda example, text: shortened_control(example.language or "", text),
     ),
     Harness(
         "safim_api",
@@ -233,7 +205,7 @@ PUBLIC = (
         "up to the end of the first call, compared as text",
         "gonglinyuan/safim, truncate_api_call",
         False,
-        _each(lambda _, text: shortened_call(text)),
+        lambda _, text: shortened_call(text),
         lambda text, gold: re.sub(r"\s+", "", text) == re.sub(r"\s+", "", gold),
     ),
     Harness(
@@ -242,8 +214,8 @@ PUBLIC = (
         "the first complete statement; comments, blank lines and white space at line ends left out on both sides",
         "amazon-science/cceval, eval_metric",
         False,
-        _statement,
-        _statement_equal,
+        _cross_code_eval,
+        lambda text, gold: same_lines(without_comments(text), without_comments(gold)),
     ),
 )
 """Public harnesses, as their repositories had it in 2024 to 2026."""

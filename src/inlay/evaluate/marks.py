@@ -63,8 +63,8 @@ def all_sentinels() -> tuple[Sentinels, ...]:
 def mark(text: str, start: int, end: int, family: str = "inlay") -> str:
     """`text` with characters `start` to `end` as the gap: the content of a marked file, one final line end included.
 
-    Raises BadInput for an empty gap, a place outside of the text, carriage returns, sentinels in the text, and a family
-    without a middle sentinel.
+    Raises BadInput for an empty gap, a place outside of the text, carriage returns or zero bytes, sentinels in the text,
+    and a family without a middle sentinel.
     """
     form = load_family(family)
     if form.middle is None:
@@ -73,6 +73,8 @@ def mark(text: str, start: int, end: int, family: str = "inlay") -> str:
         raise BadInput(f"no gap from {start} to {end} in a text of {len(text)} characters: at least one is missing")
     if "\r" in text:
         raise BadInput("the text has carriage returns; convert its line ends to line feeds")
+    if "\0" in text:
+        raise BadInput("the text has zero bytes, so it is no source file")
     for sentinel in (form.prefix, form.suffix, form.middle):
         if sentinel in text:
             raise BadInput(f"the text has '{sentinel}' in it; choose another family")

@@ -10,8 +10,14 @@ The groups name what AST-FIM (2506.00204 section 3) masks; the kinds are those o
 
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from functools import cache
+from typing import Any
+
+import numpy as np
 
 from inlay.text.syntax import ParsedSyntax
+from inlay.text.syntax_grammars import GRAMMARS
+from inlay.text.syntax_walk import ERROR_KIND, Walker
 
 Place = tuple[int, int]
 """Start and end of a gap, in characters."""
@@ -59,6 +65,23 @@ GROUPS: dict[str, tuple[str, ...]] = {
 is given to a call; brackets around these two stay outside."""
 
 _LINE_ENDS = "\r\n"
+
+
+def every_node(text: str, language: str) -> ParsedSyntax:
+    """All named nodes of a text, in preorder. A corpus is prepared without the smallest (`inlay.text.syntax_walk`), and
+    short types, names and calls are what evaluation is about.
+
+    In this process: for a text that a killable parser has already been through.
+    """
+    walker = _walker(language)
+    flat: list[tuple[int, int, int]] = []
+    waiting: list[Any] = [walker.parse(text.encode("utf-8")).root_node]
+    while waiting:
+        node = waiting.pop()
+        if node.kind_id != ERROR_KIND and node.end_byte > node.start_byte:
+            flat.append((node.start_byte, node.end_byte, node.kind_id))
+        waiting.extend(node.named_children[::-1])
+    return ParsedSyntax(np.array(flat, np.int32).reshape(-1, 3), walker.names)
 
 
 def node_places(text: str, syntax: ParsedSyntax, name: str) -> list[Place]:
@@ -125,8 +148,7 @@ class _Tree:
 def _condition(data: bytes, tree: _Tree, node: int) -> Place | None:
     """What a branch or loop asks: the node before its block, or its first one where it has no block.
 
-    Nodes of one byte are not in the tree; a condition that is one would be mistaken for what stands before it, so no
-    word may lie between the condition and the block.
+    No word may lie between the two: what a grammar does not name there would be the condition.
     """
     children = [child for child in tree.children[node] if "comment" not in tree.kinds[child]]
     block = next((at for at, child in enumerate(children) if _matches(tree.kinds[child], _BLOCKS)), None)
@@ -165,3 +187,8 @@ def _trimmed(data: bytes, start: int, end: int) -> Place | None:
 
 def _matches(kind: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(kind, pattern) for pattern in patterns)
+
+
+@cache
+def _walker(language: str) -> Walker:
+    return Walker(GRAMMARS[language])

@@ -4,13 +4,16 @@ A colour means a kind of text. Samples are the first of the evaluation's fixed l
 comes from a run is text to be escaped. Several runs have a page of another sort, `inlay.evaluate.report_compare_page`.
 """
 
+import os
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from inlay.evaluate.charts import Chart, Series, amount, line_chart
 from inlay.evaluate.metrics import METRICS
 from inlay.evaluate.report_compare import KINDS
 from inlay.evaluate.report_data import RunData
-from inlay.evaluate.report_tasks import best_order
+from inlay.evaluate.report_tasks import MISSING, best_order
 from inlay.evaluate.report_text import (
     ORDER_TITLES,
     STOP_TITLES,
@@ -20,15 +23,15 @@ from inlay.evaluate.report_text import (
     render,
     size,
 )
-from inlay.evaluate.table import COLUMNS, category_title, format_score, gold_lines
+from inlay.evaluate.table import COLUMNS, category_title, format_score, gold_lines, notes, row_facts, row_title
 
 SHOWN_SAMPLES = 16
 PREFIX_LINES, SUFFIX_LINES = 7, 5
 TRAINING_COLOUR = 7
 
 
-def render_page(run: RunData) -> str:
-    """The page as HTML text."""
+def render_page(run: RunData, folder: Path | None = None) -> str:
+    """The page as HTML text. `folder`: where it will lie, for its links to pages of evaluations; None gives none."""
     return render(
         "report.html.jinja",
         title=run.name,
@@ -38,7 +41,7 @@ def render_page(run: RunData) -> str:
         warnings=[line for result in run.evaluations.values() for line in gold_lines(result["gold"])] + troubles(run),
         headline=_headline(run),
         charts=_charts(run),
-        evaluations=[_task(task, result) for task, result in run.evaluations.items()],
+        evaluations=[_task(task, result, _link(run, task, folder)) for task, result in run.evaluations.items()],
         meanings=[(metric.title, metric.meaning) for metric in METRICS if metric.name in dict(COLUMNS)],
         samples=_samples(run),
         progress=_progress(run),
@@ -105,10 +108,10 @@ def _headline(run: RunData) -> list[dict[str, str]]:
     wanted = [
         (name, "exact", f"{category_title(name)}, exact") for name in ("word", "tokens_1_4") if name in by_category
     ]
-    tiles = [(by_category[category][metric], metric, title) for category, metric, title in wanted]
+    tiles = [(by_category[category].get(metric, MISSING), metric, title) for category, metric, title in wanted]
     tiles += [
-        (overall["syntax_valid"], "syntax_valid", "valid Python, all gaps"),
-        (overall["stopped"], "stopped", "stops by itself, all gaps"),
+        (overall.get("syntax_valid", MISSING), "syntax_valid", "still valid code, all gaps"),
+        (overall.get("stopped", MISSING), "stopped", "stops by itself, all gaps"),
     ]
     made = []
     for score, metric, title in tiles:
@@ -137,10 +140,16 @@ def _charts(run: RunData) -> list[Chart]:
     return [chart for chart in made if chart is not None]
 
 
-def _task(task: str, result: dict[str, Any]) -> dict[str, Any]:
+def _link(run: RunData, task: str, folder: Path | None) -> str:
+    """The page of an evaluation as a relative address; empty where there is none."""
+    page = run.path / "evaluations" / f"{task}.html"
+    return "" if folder is None or not page.is_file() else quote(os.path.relpath(page, folder).replace(os.sep, "/"))
+
+
+def _task(task: str, result: dict[str, Any], link: str) -> dict[str, Any]:
     """The plot of exact shares by category, and a table for each order."""
     lines = [
-        (ORDER_TITLES.get(order, order), number, result["slices"][order]["category"])
+        (row_title(result, order), number, result["slices"][order]["category"])
         for number, order in enumerate(result["metrics"])
     ]
     categories = list(dict.fromkeys(category for _, _, scores in lines for category in scores))
@@ -148,7 +157,9 @@ def _task(task: str, result: dict[str, Any]) -> dict[str, Any]:
         {
             "title": category_title(category),
             "marks": [
-                _mark(label, colour, scores[category]["exact"]) for label, colour, scores in lines if category in scores
+                _mark(label, colour, score)
+                for label, colour, scores in lines
+                if (score := scores.get(category, {}).get("exact", MISSING))["value"] is not None
             ],
         }
         for category in categories
@@ -156,24 +167,54 @@ def _task(task: str, result: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": task,
         "n": result["n"],
-        "settings": result["settings"],
+        "asked": _asked(result),
+        "about": _about(task, result),
+        "notes": notes(result),
+        "link": link,
         "gold": result["gold"],
-        "rows": rows,
+        "rows": [row for row in rows if row["marks"]],
         "legend": [(label, colour) for label, colour, _ in lines],
         "columns": [title for _, title in COLUMNS],
         "tables": [
             {
-                "title": ORDER_TITLES.get(order, order),
+                "title": row_title(result, order),
                 "open": order == best_order(result),
                 "rows": [
-                    (category_title(c), scores["exact"]["n"], _cells(scores))
+                    (category_title(c), _count(scores), _cells(scores))
                     for c, scores in result["slices"][order]["category"].items()
                 ]
-                + [("all gaps", overall["exact"]["n"], _cells(overall))],
+                + [("all gaps", _count(overall), _cells(overall))],
             }
             for order, overall in _best_first(result)
         ],
     }
+
+
+def _asked(result: dict[str, Any]) -> str:
+    """What was asked and how it was answered, in a sentence."""
+    settings = result["settings"]
+    groups = settings.get("documents_used")
+    cut = f" cut from {groups:,} held-out files" if groups and result["task"] == "held_out" else ""
+    cut = f" in {groups:,} documents" if groups and not cut else cut
+    how = settings.get("decoding") or "greedy"
+    budget = settings.get("max_tokens")
+    return f"{result['n']:,} gaps{cut}, decoding {how}" + (f", at most {budget:,} tokens each." if budget else ".")
+
+
+def _about(task: str, result: dict[str, Any]) -> list[tuple[str, str]]:
+    """Where the gaps and the weights come from, for a result of any version."""
+    settings = result["settings"]
+    corpus = settings.get("corpus") or {}
+    size = f" ({corpus['documents']:,} files)" if corpus.get("documents") else ""
+    size = f" ({corpus['of']:,} in all)" if not size and corpus.get("of") else size
+    step = "" if settings.get("step") is None else f"step {settings['step']:,}, "
+    weights = f"{step}{settings.get('weights_hash') or 'no hash'}"
+    weights += f", {settings['dtype']}" if settings.get("dtype") else ""
+    return [("task", f"{task}, {corpus.get('source') or 'unknown source'}{size}"), ("weights", weights)]
+
+
+def _count(scores: dict[str, Any]) -> int:
+    return max((score["n"] for score in scores.values()), default=0)
 
 
 def _mark(label: str, colour: int, score: dict[str, Any]) -> dict[str, Any]:
@@ -195,7 +236,8 @@ def _cells(scores: dict[str, Any]) -> list[tuple[str, str]]:
     """(value, interval) of each column."""
     cells = []
     for name, _ in COLUMNS:
-        whole, short = format_score(name, scores[name]), format_score(name, scores[name], interval=False)
+        score = scores.get(name, MISSING)
+        whole, short = format_score(name, score), format_score(name, score, interval=False)
         cells.append((short, whole[len(short) :].strip(" ()")))
     return cells
 
@@ -204,11 +246,19 @@ def _samples(run: RunData) -> list[dict[str, Any]]:
     result = _main_evaluation(run)
     if result is not None:
         order = best_order(result)
-        listed = [sample for sample in result.get("samples", []) if sample["order"] == order]
+        listed = [sample for sample in result.get("samples", []) if _of_row(sample, result, order)]
     else:
         last = max((sample["step"] for sample in run.samples), default=None)
         listed = [sample for sample in run.samples if sample["step"] == last]
     return [_sample(sample) for sample in listed[:SHOWN_SAMPLES]]
+
+
+def _of_row(sample: dict[str, Any], result: dict[str, Any], row: str) -> bool:
+    """Whether a sample is the row's answer: its first, or where several were made the one that best-of chose."""
+    facts = row_facts(result, row)
+    if sample.get("row", sample["order"]) not in (row, facts["order"]) or sample["order"] != facts["order"]:
+        return False
+    return bool(sample.get("chosen")) if facts["best_of"] and "chosen" in sample else sample.get("sample", 0) == 0
 
 
 def _sample(sample: dict[str, Any]) -> dict[str, Any]:

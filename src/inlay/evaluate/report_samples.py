@@ -63,7 +63,7 @@ def _by_gap(entry: Entry) -> dict[tuple[str, ...], list[Sample]]:
 def _of_evaluation(evaluations: dict[str, Any], step: int | None) -> list[Sample]:
     """What an evaluation shows in full, for a run that was not sampled while it trained: in the first order."""
     result = evaluations.get("held_out") or next(iter(evaluations.values()), {})
-    samples = [sample for sample in result.get("samples", []) if isinstance(sample, dict)]
+    samples = [s for s in result.get("samples", []) if isinstance(s, dict) and s.get("sample", 0) == 0]
     needed = ("doc", "path", "category", "order", "prefix", "suffix", "gold", "middle", "stopped", "exact")
     samples = [{"step": step or 0, **s} for s in samples if all(name in s for name in needed)]
     return [sample for sample in samples if sample["order"] == samples[0]["order"]]

@@ -4,14 +4,12 @@ every score in a table, a row for each run and order."""
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from inlay.config.files import json_lines
-from inlay.evaluate.report_bootstrap import Interval, ratio_interval
 from inlay.evaluate.report_data import RunData
 from inlay.evaluate.report_entries import Entry
-from inlay.evaluate.report_text import ORDER_TITLES, signed
-from inlay.evaluate.table import COLUMNS, PERCENT, category_title, format_score
+from inlay.evaluate.report_paired import Gaps, gaps_by_row, paired_difference
+from inlay.evaluate.report_text import signed
+from inlay.evaluate.table import COLUMNS, PERCENT, category_title, format_score, row_facts, row_title
 
 MISSING = {"value": None, "low": None, "high": None, "n": 0}
 
@@ -23,10 +21,11 @@ def task_view(task: str, entries: Sequence[Entry]) -> dict[str, Any]:
     items = {entry.letter: read_items(run, task) for entry, run, _ in found}
     first = found[0][0].letter
     categories = list(dict.fromkeys(c for _, result, order in best for c in result["slices"][order]["category"]))
-    plotted = [("all gaps", [(e, r["metrics"][order]["exact"]) for e, r, order in best])]
+    plotted = [("all gaps", [(e, r["metrics"][order].get("exact", MISSING)) for e, r, order in best])]
     for category in categories:
         scores = [(entry, result["slices"][order]["category"].get(category)) for entry, result, order in best]
-        plotted.append((category_title(category), [(entry, score["exact"]) for entry, score in scores if score]))
+        marks = [(entry, score.get("exact", MISSING)) for entry, score in scores if score]
+        plotted.append((category_title(category), marks))
     return {
         "name": task,
         "asked": _asked([result for _, _, result in found]),
@@ -34,7 +33,7 @@ def task_view(task: str, entries: Sequence[Entry]) -> dict[str, Any]:
         "rows": [
             {
                 "entry": entry,
-                "order": ORDER_TITLES.get(order, order),
+                "order": row_title(result, order),
                 "best": order == best_order(result),
                 "step": result["settings"].get("step"),
                 "run": run.name if entry.several else "",
@@ -54,43 +53,20 @@ def task_view(task: str, entries: Sequence[Entry]) -> dict[str, Any]:
     }
 
 
-Items = dict[tuple[str, str], dict[str, Any]]
-"""What became of each gap, by its order and id."""
+def read_items(run: RunData, task: str) -> dict[str, Gaps]:
+    """What became of each gap, by row of the result; empty where the run has no items (older versions left none)."""
+    result = run.evaluations[task]
+    items = json_lines(run.path / "evaluations" / f"{task}.items.jsonl")
+    return gaps_by_row(items, {row: row_facts(result, row) for row in result["metrics"]})
 
 
-def read_items(run: RunData, task: str) -> Items:
-    """The scored gaps of an evaluation; empty where the run has none (older versions left none)."""
-    found: Items = {}
-    for item in json_lines(run.path / "evaluations" / f"{task}.items.jsonl"):
-        if isinstance(item.get("measures"), dict) and all(isinstance(item.get(k), str) for k in ("id", "order", "doc")):
-            found[item["order"], item["id"]] = item
-    return found
-
-
-def share_difference(items: Items, reference: Items, order: str, metric: str) -> Interval | None:
-    """A score over the gaps of `order` minus that of the reference, documents drawn for both together.
-
-    None unless both were asked the same gaps, each in the same document, and measured the score on all the same ones.
-    """
-    mine, theirs = ({i: item for (o, i), item in one.items() if o == order} for one in (items, reference))
-    if not mine or mine.keys() != theirs.keys() or any(mine[i]["doc"] != theirs[i]["doc"] for i in mine):
-        return None
-    documents: dict[str, list[float]] = {}
-    for gap, item in mine.items():
-        value, before = item["measures"].get(metric), theirs[gap]["measures"].get(metric)
-        if (value is None) != (before is None):
-            return None
-        if value is not None and before is not None:
-            documents.setdefault(item["doc"], []).append(float(value) - float(before))
-    sums = np.array([sum(values) for values in documents.values()])
-    return ratio_interval(sums, np.array([len(values) for values in documents.values()], dtype=np.float64))
-
-
-def _difference(metric: str, items: dict[str, Items], letter: str, first: str, order: str) -> dict[str, str] | None:
+def _difference(
+    metric: str, items: dict[str, dict[str, Gaps]], letter: str, first: str, order: str
+) -> dict[str, str] | None:
     """In points of a hundred, for shares; the other scores have no weights by gap to be drawn with."""
     if letter == first or metric not in PERCENT:
         return None
-    found = share_difference(items[letter], items[first], order, metric)
+    found = paired_difference(items[letter].get(order, {}), items[first].get(order, {}), metric)
     if found is None:
         return None
     verdict = "tie" if not found.clear else "better" if found.value > 0 else "worse"
@@ -98,8 +74,8 @@ def _difference(metric: str, items: dict[str, Items], letter: str, first: str, o
 
 
 def best_order(result: dict[str, Any]) -> str:
-    """The order with the most exact answers; the first of equals."""
-    return max(result["metrics"], key=lambda order: result["metrics"][order]["exact"]["value"] or 0.0)
+    """The order (a row of the result) with the most exact answers; the first of equals."""
+    return max(result["metrics"], key=lambda order: result["metrics"][order].get("exact", MISSING)["value"] or 0.0)
 
 
 def _first(entry: Entry, task: str) -> Any:

@@ -11,9 +11,11 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,7 +23,7 @@ import xxhash
 
 from inlay.config import BadInput
 from inlay.evaluate.rows_hub import HUB, hub_files
-from inlay.evaluate.task import Place
+from inlay.evaluate.task import Example, Place
 
 ENDINGS = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
 """Of the files that can be read; `.json` is one array of objects, or one object."""
@@ -197,6 +199,21 @@ def unique(ids: Iterable[tuple[str, Row]]) -> None:
         first = seen.setdefault(name, row)
         if first is not row:
             raise BadInput(f"the id '{_short(name)}' comes twice: {first.where} and {row.where}; keep one of them")
+
+
+def mixed(examples: Sequence[Example]) -> list[Example]:
+    """The same examples in an order whose beginning is as mixed as the whole, for `limit`.
+
+    Kinds (category and language) take turns, and inside a kind no group comes a second time before all have come once.
+    """
+    seen: Counter[tuple[str, str | None, str]] = Counter()
+    columns: dict[tuple[str, str | None], list[tuple[int, Example]]] = {}
+    for example in examples:
+        kind = example.category, example.language
+        columns.setdefault(kind, []).append((seen[*kind, example.group], example))
+        seen[*kind, example.group] += 1
+    ranked = [[one for _, one in sorted(column, key=lambda one: one[0])] for column in columns.values()]
+    return [one for turn in zip_longest(*ranked) for one in turn if one is not None]
 
 
 def _listed(folder: Path) -> list[tuple[Path, str]]:

@@ -220,17 +220,19 @@ class Runner:
         self._sandbox = sandbox
         self._cache = cache
         self._progress = progress
+        self._known: dict[Program, Outcome] = {}
 
     def outcomes(self, asked: Sequence[tuple[Example, str]], what: str) -> list[Outcome | None]:
         """What became of each text in its example; None where there is nothing to run."""
         if self._sandbox is None:
             return [None] * len(asked)
-        programs: list[Program | None] = [self._task.program(example, text) for example, text in asked]
-        count = sum(program is not None for program in programs)
-        if count == 0:
-            return [None] * len(asked)
-        with self._progress.phase(what, count, "tests") as phase:
-            return cached_outcomes(self._sandbox, programs, self._cache, phase.advance)
+        programs = [self._task.program(example, text) for example, text in asked]
+        new = list(dict.fromkeys(one for one in programs if one is not None and one not in self._known))
+        if new:
+            with self._progress.phase(what, len(new), "tests") as phase:
+                found = cached_outcomes(self._sandbox, new, self._cache, phase.advance)
+            self._known.update((one, outcome) for one, outcome in zip(new, found, strict=True) if outcome is not None)
+        return [None if one is None else self._known[one] for one in programs]
 
     def answered(self, examples: Sequence[Example], answers: Sequence[Sequence[Answer]], what: str) -> list[Answered]:
         """Every answer, post-processed and run: the raw text and, where it differs, the other."""

@@ -18,6 +18,10 @@ from inlay.text.syntax_grammars import GRAMMARS
 Event = tuple[bool, str]
 """Entering (True) or leaving a node, and its kind."""
 
+MOST_LINES = 512
+"""Of an answer to a block: each line that is dropped costs a parse, and no token budget gives so many."""
+MOST_CHARACTERS = 20_000
+"""Of an answer: what is longer is cut (a block) or compared as it is (a call), so that none costs minutes."""
 _PASS_EVENTS = 4
 """Of Python's `pass`: the statement and its keyword, each entered and left."""
 _TOKEN = re.compile(
@@ -31,9 +35,10 @@ def shortened_block(language: str, before: str, after: str, text: str) -> str:
 
     `before` and `after` are the program around the gap. What counts is that the program parses with the answer, and
     that its tree is the tree of the program with an empty gap (`pass` in Python) and something added in one place.
-    Where the program with an empty gap does not parse (the harness stops there), only the first is asked.
+    Where the program with an empty gap does not parse (the harness stops there), only the first is asked. Lines after
+    the first MOST_LINES, and text after MOST_CHARACTERS, are dropped at once.
     """
-    lines = text.splitlines(keepends=True)
+    lines = text[:MOST_CHARACTERS].splitlines(keepends=True)[:MOST_LINES]
     empty = _empty_events(language, before, after)
     head, tail = _bytes(before), _bytes(after)
     while lines:
@@ -63,6 +68,8 @@ def calls_match(language: str, text: str, gold: str) -> bool:
 
     Names of functions count, and so does what stands in a string.
     """
+    if len(text) > MOST_CHARACTERS:
+        return text == gold
     if language == "python":
         left, right = _python(text.strip()), _python(gold.strip())
         if left is not None and right is not None:
@@ -74,7 +81,7 @@ def calls_match_original(language: str, text: str, gold: str) -> bool:
     """The published scorer: all white space is deleted, in strings too, and of two Python calls the arguments alone are
     compared, not the function's name."""
     left, right = re.sub(r"\s+", "", text), re.sub(r"\s+", "", gold)
-    if language == "python":
+    if language == "python" and len(text) <= MOST_CHARACTERS:
         calls = [_expression(one) for one in (left, right)]
         if all(isinstance(call, ast.Call) for call in calls):
             first, second = (_arguments(call) for call in calls if isinstance(call, ast.Call))

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from inlay.evaluate.metrics import METRICS
+
 # What the report of a run shows; the page of the evaluation has every metric.
 COLUMNS: tuple[tuple[str, str], ...] = (
     ("exact", "exact"),
@@ -25,17 +27,11 @@ COLUMNS: tuple[tuple[str, str], ...] = (
     ("overrun_tokens", "overrun"),
     ("middle_bpb", "bits/byte"),
 )
-PERCENT = frozenset({
-    "exact", "exact_post", "exact_bigcode", "exact_qwen", "edit_similarity", "edit_similarity_post", "first_line",
-    "syntax_valid", "compiles", "passed", "passed_post", "pass@10", "pass@100", "stopped", "continued", "underrun",
-    "empty", "empty_right", "indentation", "suffix_copied", "looped", "leaked",
-})  # fmt: skip
+PERCENT = frozenset(metric.name for metric in METRICS if metric.share)
 """Scores in 0 to 1 that every task has; a result's own definitions say the same of the task's own."""
 POST = {"passed": "passed_post", "exact": "exact_post", "edit_similarity": "edit_similarity_post"}
 """Raw score and the same one after the benchmark's post-processing."""
-SHARED = PERCENT | {
-    "overrun_tokens", "underrun_tokens", "middle_nats", "middle_bpb", "terminator_nats", "l2r_bpb", "document_bpb",
-}  # fmt: skip
+SHARED = frozenset(metric.name for metric in METRICS)
 """Metrics of all tasks; others are a task's own."""
 HEADS = {
     "passed": "pass", "passed_post": "pass post", "exact": "exact", "exact_post": "exact post",

@@ -33,7 +33,7 @@ _START = (
 
 
 class Question(NamedTuple):
-    """A text, and the rule it is held against: a grammar's language, that behind `UNBROKEN`, or `COMPILE`."""
+    """A text, and the rule it is held against: a grammar's language, or `COMPILE`."""
 
     rule: str
     text: str

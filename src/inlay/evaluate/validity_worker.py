@@ -13,7 +13,6 @@ import resource
 import signal
 import sys
 import warnings
-from typing import Any
 
 from inlay.text.syntax_grammars import GRAMMARS
 from inlay.text.syntax_walk import Walker
@@ -23,8 +22,6 @@ INVALID, VALID, READY, ABSENT = b"0", b"1", b"r", b"a"
 """Answers: the text is wrong; right; the worker is up; no such grammar is installed."""
 COMPILE = "compile:python"
 """The rule that is no grammar."""
-UNBROKEN = "unbroken:"
-"""Before a grammar's language: no error, but something may be missing, as some harnesses ask."""
 MEMORY_BYTES = 4 << 30
 
 
@@ -62,31 +59,16 @@ def main() -> None:
         data = requests.read(size)
         if len(data) < size:
             return
-        language = rule.removeprefix(UNBROKEN)
-        if rule != COMPILE and language not in walkers:
+        if rule != COMPILE and rule not in walkers:
             try:
-                walkers[language] = Walker(GRAMMARS[language])
+                walkers[rule] = Walker(GRAMMARS[rule])
             except (ImportError, AttributeError, ValueError, KeyError):
                 os.write(answers, ABSENT)
                 continue
         _set_timers(time_limit(timeout_seconds, size))
-        if rule == COMPILE:
-            right = compiles(data.decode())
-        else:
-            root = walkers[language].parse(data).root_node
-            right = not root.has_error or (rule != language and not _has_error_node(root))
+        right = compiles(data.decode()) if rule == COMPILE else not walkers[rule].parse(data).root_node.has_error
         _set_timers(0.0)
         os.write(answers, VALID if right else INVALID)
-
-
-def _has_error_node(root: Any) -> bool:
-    waiting = [root]
-    while waiting:
-        node = waiting.pop()
-        if node.is_error:
-            return True
-        waiting += [child for child in node.children if child.has_error]
-    return False
 
 
 def _set_timers(limit: float) -> None:

@@ -14,8 +14,9 @@ from pydantic import Field
 from inlay.config import validate
 from inlay.fim.family import Order
 from inlay.infer.engine import Engine, Stopped
+from inlay.infer.healing import NO_START, take_back
 from inlay.infer.open import DtypeName, Opened, open_model
-from inlay.infer.prompt import fit, prompt_of
+from inlay.infer.prompt import Context, fit, prompt_of
 from inlay.infer.sampling import SamplingConfig
 from inlay.infer.session import Session
 
@@ -28,6 +29,10 @@ class CompleteConfig(SamplingConfig):
     first order it was trained in."""
     max_tokens: int = Field(64, ge=1)
     """Budget of text tokens; a completion that reaches it says so in `stopped`."""
+    heal: bool = False
+    """Token healing: where the cursor stands inside a word, its tokens are taken back and completed as one."""
+    infill_sampler: bool = False
+    """Chooses and ends as llama.cpp's infill sampler does, which wants top_k (else 40) and top_p (else 0.9)."""
     deadline_seconds: float | None = Field(None, gt=0.0)
     """Time after which the completion ends with what it has; None waits."""
     dtype: DtypeName = "float32"
@@ -79,18 +84,25 @@ class Completer:
         room = self.opened.sequence_length - config.max_tokens - fim_format.OVERHEAD
         context = fit(prefix, suffix, room, self.opened.tokenizer)
         order = config.order or self.opened.orders[0]
+        start = NO_START
+        if config.heal:
+            # The family's leading space belongs to a prefix that is not empty.
+            kept, start = take_back(context.prefix, self.opened.tokenizer, keep=1 if fim_format.dummy else 0)
+            context = Context(kept, context.suffix, context.trimmed)
         prompt = prompt_of(context, order, fim_format)
         result = self._session.generate(
             prompt,
             max_tokens=config.max_tokens,
             sampling=config,
             deadline=None if config.deadline_seconds is None else started + config.deadline_seconds,
+            start=start,
+            infill_sampler=config.infill_sampler,
         )
         generation = result.generation
         return Completion(
             text=generation.text,
             stopped=generation.stopped,
-            tokens=len(generation.ids),
+            tokens=generation.tokens,
             logprob=generation.logprob,
             eot_logprob=generation.eot_logprob,
             seconds=time.monotonic() - started,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from inlay.infer.engine import GREEDY, Engine, Generation
+from inlay.infer.healing import NO_START, Start
 from inlay.infer.sampling import SamplingConfig
 
 
@@ -39,9 +40,11 @@ class Session:
         max_tokens: int = 64,
         sampling: SamplingConfig = GREEDY,
         deadline: float | None = None,
+        start: Start = NO_START,
+        infill_sampler: bool = False,
     ) -> SessionResult:
-        """Completes `prompt`. Arguments and errors are those of `Engine.stream`."""
-        self.engine.check([prompt], max_tokens)
+        """Completes `prompt`. Arguments and errors are those of `Engine.stream`, for one prompt."""
+        self.engine.check([prompt], max_tokens, [start])
         ids = [int(token) for token in prompt]
         # The last token is always computed: its logits are what the first new token is chosen from.
         kept = min(common_prefix(self._ids, ids), len(ids) - 1)
@@ -51,7 +54,9 @@ class Session:
             # A ring may have forgotten what stands there: then all is computed again.
             kept = int(self._cache.truncate(torch.tensor([kept], device=self._cache.lengths.device))[0])
             logits = self.engine.prefill(self._cache, [ids[kept:]])
-        generation = self.engine.continue_row(self._cache, logits, max_tokens, sampling, deadline)
+        generation = self.engine.continue_row(
+            self._cache, logits, max_tokens, sampling, deadline, start, infill_sampler
+        )
         self._ids = [*ids, *generation.ids][: int(self._cache.lengths[0])]
         return SessionResult(generation, reused=kept, computed=len(ids) - kept)
 

@@ -4,10 +4,21 @@
 """
 
 from inlay.evaluate.metric import Measure, Metric
-from inlay.evaluate.metrics.definitions import METRICS
+from inlay.evaluate.metrics.definitions import METRICS, PER_EXAMPLE
 from inlay.evaluate.metrics.execution import pass_at_k
 from inlay.evaluate.metrics.judge import Judge, gold_reasons
 from inlay.evaluate.metrics.stopping import loops
 from inlay.evaluate.scored import Answered, Scored
 
-__all__ = ["METRICS", "Answered", "Judge", "Measure", "Metric", "Scored", "gold_reasons", "loops", "pass_at_k"]
+__all__ = [
+    "METRICS",
+    "PER_EXAMPLE",
+    "Answered",
+    "Judge",
+    "Measure",
+    "Metric",
+    "Scored",
+    "gold_reasons",
+    "loops",
+    "pass_at_k",
+]

@@ -133,3 +133,8 @@ METRICS: tuple[Metric, ...] = (
     ),
 )
 """Every task's metrics. A title has at most 14 characters."""
+
+PER_EXAMPLE = frozenset(
+    ("pass@10", "pass@100", "middle_nats", "middle_bpb", "terminator_nats", "l2r_bpb", "document_bpb")
+)
+"""Metrics that the first answer of an example carries for all of them, so that a choice of its answers has none."""

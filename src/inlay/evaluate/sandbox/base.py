@@ -6,21 +6,24 @@ It decides that equal programs run once, that a language whose toolchain cannot 
 
 import contextlib
 import os
+import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import Any, Self
 
-from inlay.config import InlayError
+from inlay.config import BadInput, InlayError
 from inlay.evaluate.sandbox.languages import MEBI, Plan, Toolchain, base_python, toolchain
-from inlay.evaluate.sandbox.program import Cause, Limits, Outcome, Program
+from inlay.evaluate.sandbox.program import Case, Limits, Outcome, Program
 from inlay.evaluate.sandbox.steps import RUNNER, File, LauncherLost, Ran, Step, Worker
 from inlay.evaluate.sandbox.verdict import compile_failure, judge, plain
 
 MOST_WORKERS = 8
+_HELLO_SECONDS = 30.0
 _PRODUCT_BYTES = 256 * MEBI
-_HELLO_LIMITS = Limits(seconds=30.0)
+_COMPILER_PROCESSES = 256
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 class Sandbox(ABC):
@@ -64,7 +67,7 @@ class Sandbox(ABC):
         with gate:  # the first to ask finds out, the others wait for it
             if language not in self._known:
                 tools = toolchain(language)
-                works = tools is not None and self._judged(Program(language, tools.hello), tools, hello=True).passed
+                works = tools is not None and self._judged(_hello(tools), tools).passed
                 with self._lock:
                     self._known[language] = bool(works)
         return self._known[language]
@@ -97,6 +100,11 @@ class Sandbox(ABC):
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
+    def launchers(self) -> list[int]:
+        """Process ids of the launchers that run now."""
+        with self._lock:
+            return [one.pid for one in (*(worker for _, _, worker in self._idle), *self._busy)]
+
     def close(self) -> None:
         """Ends all that it started, also what still runs."""
         with self._lock:
@@ -116,38 +124,31 @@ class Sandbox(ABC):
 
     # ---- one program -------------------------------------------------------------------------------------------------
 
-    def _judged(self, program: Program, tools: Toolchain, *, hello: bool = False) -> Outcome:
-        plan, limits = tools.plan(program), _HELLO_LIMITS if hello else program.limits
+    def _judged(self, program: Program, tools: Toolchain) -> Outcome:
+        if program.file is not None and not _PLAIN_NAME.fullmatch(program.file):
+            raise BadInput(f"a program's file must have a plain name, not {program.file!r}")
+        plan = tools.plan(program)
+        if not program.cases:
+            raise BadInput("a program needs at least one case: Case() asks that it reaches its end")
         source = File(plan.file, program.source.encode("utf-8", "surrogatepass"))
         files, seconds, compiled = (source, *plan.files), 0.0, None
         if plan.compile is not None:
-            ran = self._step(tools, Step(
-                argv=plan.compile,
-                mode="exec",
-                files=files,
-                stdin=b"",
-                seconds=tools.compile_seconds,
-                memory_bytes=tools.compile_memory_bytes,
-                address_bytes=0,
-                processes=256,
-                file_bytes=2 * _PRODUCT_BYTES,
-                folder_bytes=2 * _PRODUCT_BYTES,
-                output_bytes=_PRODUCT_BYTES,
-            ))  # fmt: skip
+            step = _compile_step(plan.compile, tools, files)
+            ran = self._step(tools, step)
             seconds += ran.seconds
             if ran.killed is not None or ran.status != 0:
-                cause, detail = compile_failure(ran, program)
+                cause, detail = compile_failure(ran, step)
                 return Outcome("failed", cause, False, seconds, detail)
             files, compiled = (File(plan.product, ran.stdout, 0o755),), True
         for case in program.cases:
-            ran = self._step(tools, _run_step(plan, tools, files, limits, case.stdin, case.expected is not None))
+            step = _run_step(plan, tools, files, program.limits, case)
+            ran = self._step(tools, step)
             seconds += ran.seconds
-            cause, said, detail = judge(ran, case, program, plan.tells_end)
+            cause, said, detail = judge(ran, step, case, program, plan.tells_end)
             compiled = compiled if said is None else said
             if cause != "passed":
                 return Outcome("failed", cause, compiled, seconds, detail)
-        cause: Cause = "passed"
-        return Outcome("passed", cause, True if compiled is None and program.cases else compiled, seconds)
+        return Outcome("passed", "passed", True, seconds)
 
     def _step(self, tools: Toolchain, step: Step) -> Ran:
         with self._lock:
@@ -156,7 +157,9 @@ class Sandbox(ABC):
         for _ in range(2):
             worker, give_back = self._take()
             try:
-                ran = worker.run(step, tuple(one for one in tools.prefixes if one not in self._always), tools.environment)
+                ran = worker.run(
+                    step, tuple(one for one in tools.prefixes if one not in self._always), tools.environment
+                )
             except LauncherLost as error:
                 trouble = str(error)
                 give_back(False)
@@ -183,7 +186,7 @@ class Sandbox(ABC):
             slot = worker = None
             while self._idle and worker is None:
                 slot, folders, candidate = self._idle.pop()
-                if folders == shown:
+                if folders == shown and candidate.alive:
                     worker = candidate
                 else:
                     stale.append(candidate)
@@ -222,15 +225,31 @@ class Sandbox(ABC):
         return worker, give_back
 
 
-def _run_step(plan: Plan, tools: Toolchain, files: tuple[File, ...], limits: Limits, stdin: str, printed: bool) -> Step:
+def _compile_step(command: tuple[str, ...], tools: Toolchain, files: tuple[File, ...]) -> Step:
+    """A compilation, whose limits are the tool's and not the program's."""
+    return Step(
+        argv=command,
+        mode="exec",
+        files=files,
+        stdin=b"",
+        seconds=tools.compile_seconds,
+        memory_bytes=tools.compile_memory_bytes,
+        address_bytes=0,
+        processes=_COMPILER_PROCESSES,
+        file_bytes=_PRODUCT_BYTES,
+        folder_bytes=2 * _PRODUCT_BYTES,
+        output_bytes=_PRODUCT_BYTES,
+    )
+
+
+def _run_step(plan: Plan, tools: Toolchain, files: tuple[File, ...], limits: Limits, case: Case) -> Step:
     """One case of a program that is compiled, or needs not be."""
     memory = limits.memory_bytes + tools.memory_bytes
-    mode = plan.mode if plan.mode == "exec" else "print" if printed else "run"
     return Step(
         argv=plan.run,
-        mode=mode,  # type: ignore[arg-type]
+        mode="exec" if not plan.python else "run" if case.expected is None else "print",
         files=files,
-        stdin=stdin.encode("utf-8", "surrogatepass"),
+        stdin=case.stdin.encode("utf-8", "surrogatepass"),
         seconds=limits.seconds,
         memory_bytes=memory,
         address_bytes=memory if tools.address_limit else 0,
@@ -239,6 +258,10 @@ def _run_step(plan: Plan, tools: Toolchain, files: tuple[File, ...], limits: Lim
         folder_bytes=limits.file_bytes + sum(len(one.content) for one in files) + MEBI,
         output_bytes=limits.output_bytes,
     )
+
+
+def _hello(tools: Toolchain) -> Program:
+    return Program(tools.language, tools.hello, limits=Limits(seconds=_HELLO_SECONDS))
 
 
 def _processors() -> int:

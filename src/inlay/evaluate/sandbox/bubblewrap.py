@@ -1,14 +1,15 @@
 """The safe back-end: every step in a bubblewrap of its own, without network, home, or anything of the last program.
 
 What a program sees: /usr, the interpreter and its language's toolchain, read-only; an empty /tmp of limited size in
-memory; /dev/null, zero, full, random and urandom; a /proc of its own processes. It runs as an unprivileged user in new user, mount, process,
-network, IPC, host-name and cgroup namespaces, without a terminal, with a system call filter (`system_calls`). Started
-by root, the launcher gives root up before bubblewrap starts: the system's limit on processes does not bind root.
+memory; /dev/null, zero, full, random and urandom; a /proc of its own processes. It runs as an unprivileged user in new
+user, mount, process, network, IPC, host-name and cgroup namespaces, without a terminal, with a system call filter
+(`system_calls`). Started by root, the launcher gives root up before bubblewrap starts: the system's limit on processes
+does not bind root.
 
 What is left to an adversary: faults of the kernel; reading what lies under /usr; and, inside its own process, the tests
 themselves (a function that returns an object equal to everything, or that searches the interpreter's frames for the
-secret number and writes it). Memory is watched every 20 ms and not charged by a cgroup, so a burst may pass the limit for
-that long.
+secret number and writes it). Memory is watched every 20 ms and not charged by a cgroup, so a burst may pass the limit
+for that long.
 """
 
 import os
@@ -22,10 +23,10 @@ from inlay.evaluate.sandbox.languages import base_python, showable, toolchain
 from inlay.evaluate.sandbox.program import Limits, Program
 from inlay.evaluate.sandbox.system_calls import system_call_filter
 
-_NAMESPACES = (
-    "--unshare-user --unshare-pid --unshare-net --unshare-ipc --unshare-uts --unshare-cgroup-try --die-with-parent "
-    "--new-session --uid 65534 --gid 65534 --hostname sandbox"
-).split()
+_NAMESPACES = [
+    *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
+    *("--die-with-parent", "--new-session", "--uid", "65534", "--gid", "65534", "--hostname", "sandbox"),
+]
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _SETTINGS = ("/etc/ld.so.cache", "/etc/alternatives")
@@ -50,7 +51,9 @@ class Bubblewrap(Sandbox):
             raise BadInput(f"bubblewrap (bwrap) is not installed: {_INSTALL}")
         _, prefix = base_python()
         if not (prefix == "/usr" or prefix.startswith("/usr/") or showable(prefix)):
-            raise BadInput(f"a sandbox would have to show all of '{prefix}', where Python lies: install Python elsewhere")
+            raise BadInput(
+                f"a sandbox would have to show all of '{prefix}', where Python lies: install Python elsewhere"
+            )
         self._wrapper = [found, *_NAMESPACES, *_root(), "--proc", "/proc"]
         self._filter = system_call_filter(os.uname().machine)
         try:
@@ -98,6 +101,8 @@ def _root() -> list[str]:
     settings = [*_SETTINGS, *(f"/etc/{name}" for name in sorted(os.listdir("/etc")) if name.startswith("java"))]
     for path in settings:
         words += ["--ro-bind-try", path, path]
+    if os.path.isdir("/nix/store"):
+        words += ["--ro-bind", "/nix/store", "/nix/store"]
     for name in _DEVICES:
         words += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
     words += ["--symlink", "/proc/self/fd", "/dev/fd"]

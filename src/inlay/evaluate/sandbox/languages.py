@@ -61,11 +61,12 @@ const fs = require("fs"), vm = require("vm"), wrap = require("module").wrap;
 const name = process.argv[1], nonce = Buffer.alloc(32), write = fs.writeSync;
 const length = fs.readSync(3, nonce, 0, 32);
 fs.closeSync(3);
-if (name.endsWith(".js")) {
-  try { new vm.Script(wrap(fs.readFileSync(name, "utf8")), { filename: name }); }
+const checked = /[.]c?js$/.test(name);
+if (checked) {
+  try { new vm.Script(wrap(fs.readFileSync(name, "utf8").replace(/^#!.*/, "")), { filename: name }); }
   catch (error) { write(4, "!" + error); process.reallyExit(1); }
 }
-write(4, "+");
+write(4, checked ? "+" : "?");
 let done = false;
 process.on("beforeExit", () => { if (!done && !process.exitCode) { done = true; write(4, nonce, 0, length); } });
 """
@@ -104,7 +105,8 @@ class Plan:
     """Name of what `compile` printed, in the folder of the run."""
     files: tuple[File, ...] = ()
     """Files of ours beside the program's."""
-    mode: str = "exec"
+    python: bool = False
+    """Whether the runner runs it itself."""
     tells_end: bool = True
     """Whether leaving early is told from reaching the end; else a status of 0 counts as the end."""
 
@@ -166,7 +168,7 @@ def _python() -> Toolchain:
     _, prefix = base_python()
     return Toolchain(
         "python",
-        lambda program: Plan("program.py", ("{box}/program.py",), mode="python"),
+        lambda program: Plan(program.file or "program.py", ("{box}/" + (program.file or "program.py"),), python=True),
         "assert 1 + 1 == 2\n",
         () if prefix.startswith("/usr/") or prefix == "/usr" else (prefix,),
     )
@@ -245,9 +247,7 @@ def _rust() -> Toolchain | None:
             files=(File("inlay_guard.c", GUARD_C.encode()),),
         )
 
-    return Toolchain(
-        "rust", plan, "fn main() {}\n", (*prefixes, *linker[1]), compile_seconds=60.0, processes=0
-    )
+    return Toolchain("rust", plan, "fn main() {}\n", (*prefixes, *linker[1]), compile_seconds=60.0, processes=0)
 
 
 def _java() -> Toolchain | None:
@@ -310,8 +310,14 @@ def _go() -> Toolchain | None:
         memory_bytes=64 * MEBI,
         processes=32 + _cores(),
         compile_seconds=120.0,
-        environment={"GOROOT": root, "GOCACHE": "{box}/cache", "GOPATH": "{box}/path", "GOTOOLCHAIN": "local",
-                     "GO111MODULE": "off", "CGO_ENABLED": "0"},
+        environment={
+            "GOROOT": root,
+            "GOCACHE": "{box}/cache",
+            "GOPATH": "{box}/path",
+            "GOTOOLCHAIN": "local",
+            "GO111MODULE": "off",
+            "CGO_ENABLED": "0",
+        },
     )
 
 

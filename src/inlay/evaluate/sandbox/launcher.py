@@ -10,6 +10,7 @@ and leaves.
 import contextlib
 import ctypes
 import json
+import marshal
 import os
 import secrets
 import select
@@ -30,11 +31,13 @@ INSIDE = "/tmp"
 FLAGS = ("-S", "-s", "-P", "-B", "-X", "utf8")
 """Of the interpreter inside: quick, and with nothing but its standard library. Not `-I`, which would ignore the fixed
 hash seed in the environment."""
+BOOT = "import marshal as m,posix as p,sys;exec(m.loads(p.read(int(sys.argv[1]),int(sys.argv[2]))))"
+"""The runner comes compiled, through the pipe that then brings the secret number: to compile it anew takes 1.2 ms."""
 NONCE_BYTES = 32
 _WATCH_SECONDS = 0.02
 _GRACE_SECONDS = 5.0
 _READ_BYTES = 1 << 16
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+_RESULT_BYTES = 4096
 _MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
 _MS_NOSUID, _MS_NODEV = 2, 4
 _CLONE_NEWNS = 0x20000
@@ -129,6 +132,7 @@ def tree(root: int) -> Tree:
     """All processes below `root` now, without it."""
     pids: list[int] = []
     threads = memory = 0
+    page = os.sysconf("SC_PAGE_SIZE")
     waiting = [root]
     while waiting:
         pid = waiting.pop()
@@ -141,7 +145,7 @@ def tree(root: int) -> Tree:
                 pids.append(pid)
                 threads += len(tasks)
                 with open(f"/proc/{pid}/statm", "rb") as file:
-                    memory += int(file.read().split()[1]) * _PAGE
+                    memory += int(file.read().split()[1]) * page
         except (OSError, IndexError, ValueError):
             continue  # it ended while it was looked at
     return Tree(pids, threads, memory)
@@ -158,6 +162,7 @@ class Launcher:
         bubblewrap `wrapper` (the beginning of its command line); the blob is its system call filter."""
         self.setup = setup
         self.wrapper: list[str] | None = setup["wrapper"]
+        self.runner = marshal.dumps(compile(setup["runner"], "runner", "exec"))
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")  # short of memory, the system shall end programs under test and not what tests them
         shown = [(folder, folder) for folder in setup["shown"]]
@@ -165,23 +170,27 @@ class Launcher:
             shown = become(setup["uid"], setup["shown"])
         self.sources = {folder: source for source, folder in shown}
         self.filter = _memory_file(blobs[0]) if blobs else None
-        if self.wrapper is None:
-            libc = ctypes.CDLL(None, use_errno=True)
-            if hasattr(libc, "prctl"):
-                libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        # What a program leaves behind, and the namespace's first process, come to this one when their parent is gone.
+        libc = ctypes.CDLL(None, use_errno=True)
+        if hasattr(libc, "prctl"):
+            libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def run(self, step: dict[str, Any], blobs: list[bytes]) -> tuple[dict[str, Any], list[bytes]]:
-        """Runs a step; see `inlay.evaluate.sandbox.steps.Step` for its fields."""
+        """Runs a step (`blobs`: its input and its files) and says how it ended.
+
+        See `Step` and `Ran` in `inlay.evaluate.sandbox.steps`.
+        """
+        _reap()
         stdin, contents = blobs[0], blobs[1:]
         began = time.perf_counter()
         nonce = secrets.token_hex(NONCE_BYTES // 2).encode()
         nonce_read, nonce_write = os.pipe()
         result_read, result_write = os.pipe()
-        os.write(nonce_write, nonce)
+        os.write(nonce_write, self.runner + nonce)  # a few kilobytes: less than a pipe holds
         os.close(nonce_write)
         passed = [nonce_read, result_write]
         folder = None
-        opened: list[int] = []
+        opened = [nonce_read, result_write]  # closed here once the program has them
         try:
             if self.wrapper is None:
                 folder = tempfile.mkdtemp(prefix="inlay-unsafe-")
@@ -197,23 +206,22 @@ class Launcher:
                 command += ["--size", str(step["folder_bytes"]), "--tmpfs", INSIDE, "--chdir", INSIDE]
                 for (name, mode), content in zip(step["files"], contents, strict=True):
                     opened.append(_memory_file(content))
+                    passed.append(opened[-1])
                     command += ["--perms", f"{mode:04o}", "--file", str(opened[-1]), f"{INSIDE}/{name}"]
                 command += ["--remount-ro", "/"]
                 if self.filter is not None:
                     os.lseek(self.filter, 0, os.SEEK_SET)
-                    opened_filter = [self.filter]
+                    passed.append(self.filter)
                     command += ["--seccomp", str(self.filter)]
-                else:
-                    opened_filter = []
                 command.append("--")
-                passed += [*opened, *opened_filter]
             box = folder or INSIDE
             count = step["process_limit"] if self.setup["count_processes"] else 0
             limits = [step["address_bytes"], count, step["file_bytes"]]
-            command += [self.setup["python"], *FLAGS, "-c", self.setup["runner"]]
-            command += [str(one) for one in (nonce_read, result_write, *limits, step["mode"])]
+            command += [self.setup["python"], *FLAGS, "-c", BOOT]
+            command += [str(one) for one in (nonce_read, len(self.runner), result_write, *limits, step["mode"])]
             command += [word.replace(BOX, box) for word in step["argv"]]
-            environment = {key: value.replace(BOX, box) for key, value in {**self.setup["environment"], **step["environment"]}.items()}
+            environment = {**self.setup["environment"], **step["environment"]}
+            environment = {key: value.replace(BOX, box) for key, value in environment.items()}
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -225,14 +233,12 @@ class Launcher:
                 start_new_session=self.wrapper is None,
                 bufsize=0,
             )
-            for one in (nonce_read, result_write, *opened):
-                os.close(one)
-            opened, passed = [], []
+            while opened:
+                os.close(opened.pop())
             return self._attend(process, result_read, stdin, nonce, step, began)
         finally:
-            for one in (*opened, *(passed[:2] if passed else ())):
+            for one in (*opened, result_read):
                 os.close(one)
-            os.close(result_read)
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -245,10 +251,12 @@ class Launcher:
         step: dict[str, Any],
         began: float,
     ) -> tuple[dict[str, Any], list[bytes]]:
-        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
         feed, out, err = process.stdin.fileno(), process.stdout.fileno(), process.stderr.fileno()
         held: dict[int, bytearray] = {out: bytearray(), err: bytearray(), result_read: bytearray()}
-        room = {out: step["output_bytes"], err: step["output_bytes"], result_read: 4096}
+        room = {out: step["output_bytes"], err: step["output_bytes"], result_read: _RESULT_BYTES}
         poll = select.poll()
         for one in held:
             poll.register(one, select.POLLIN)
@@ -293,17 +301,20 @@ class Launcher:
                     left.discard(one)
                     continue
                 held[one] += data
-                if len(held[one]) > room[one] or len(held[out]) + len(held[err]) > room[out]:
-                    del held[one][max(0, room[one]) :]
+                if one == result_read:
+                    del held[one][_RESULT_BYTES:]
+                elif len(held[one]) > room[one] or len(held[out]) + len(held[err]) > room[out]:
+                    del held[one][max(0, room[out] - len(held[err if one == out else out])) :]
                     killed = "output"
             if killed:
                 break
             if self.wrapper is None and (handle not in left if handle >= 0 else process.poll() is not None):
                 break  # what it left behind may hold the pipes open: it is killed below
             if (now := time.perf_counter()) >= watch:
-                below = tree(process.pid)
-                # Below bubblewrap stands its own first process of the namespace, which is not the program's.
-                processes = max(0, below.threads - 1) if self.wrapper is not None else below.threads + 1
+                # Below bubblewrap stands its own first process of the namespace, which is not the program's. Without
+                # it, what the program's processes left behind comes to this one, the subreaper.
+                below = tree(process.pid if self.wrapper is not None else os.getpid())
+                processes = max(0, below.threads - (self.wrapper is not None))
                 most_memory = max(most_memory, below.memory_bytes)
                 most_processes = max(most_processes, processes)
                 if below.memory_bytes > step["memory_bytes"]:
@@ -339,7 +350,7 @@ class Launcher:
             "memory_bytes": most_memory,
             "processes": most_processes,
             "started": result.startswith(b"s"),
-            "ended": result.endswith(nonce) and result[: -len(nonce)] == b"s+",
+            "ended": result.endswith(nonce) and result[: -len(nonce)] in (b"s+", b"s?"),
         }
         return answer, [bytes(held[out]), bytes(held[err]), result.replace(nonce, b"")]
 
@@ -359,11 +370,16 @@ class Launcher:
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
             process.poll()
-            for pid in below:
-                if pid != process.pid:
-                    with contextlib.suppress(OSError):
-                        os.waitpid(pid, os.WNOHANG)
+            if process.returncode is not None:
+                _reap()
             time.sleep(0.001)
+
+
+def _reap() -> None:
+    """Takes leave of ended children, none of which may be a `Popen` that is still to be asked."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            continue
 
 
 def _drain(descriptor: int, held: bytearray, room: int) -> None:

@@ -1,11 +1,11 @@
 """The first process inside the sandbox: lowers its own limits, then becomes the program.
 
-It is handed to the interpreter as text (`-c`) and starts without site packages, so it uses built-in modules alone. For
-Python it runs the program itself and tells, on a descriptor of its own, that the file compiled, and at the very end the
-secret number that it was given: a program that leaves before its end never says it, whatever its exit status. For other
-languages it becomes their command. Arguments: descriptor of the number, of the result, bytes of address space, number of
-processes, bytes of a file (0: no limit), mode ("run": what counts is reaching the end; "print": what counts is the
-output; "exec": the command that follows).
+The launcher hands it over compiled (`BOOT` there); it starts without site packages, so it uses built-in modules alone.
+For Python it runs the program itself and tells, on a descriptor of its own, that the file compiled, and at the very end
+the secret number that it was given: a program that leaves before its end never says it, whatever its exit status. For
+other languages it becomes their command. Arguments: descriptor of the number, size of this code, descriptor of the
+result, bytes of address space, number of processes, bytes of a file (0: no limit), mode ("run": what counts is reaching
+the end; "print": what counts is the output; "exec": the command that follows).
 """
 
 
@@ -15,9 +15,18 @@ def main() -> None:
     import resource
     import sys
 
-    nonce_read, result, address, processes, file_bytes = (int(one) for one in sys.argv[1:6])
-    mode = sys.argv[6]
+    nonce_read, _, result, address, processes, file_bytes = (int(one) for one in sys.argv[1:7])
+    mode = sys.argv[7]
     write, leave = posix.write, posix._exit
+    # Held before the program can put others in their place.
+    wrong, left, full, thread, again, disk = (
+        AssertionError,
+        SystemExit,
+        MemoryError,
+        RuntimeError,
+        BlockingIOError,
+        OSError,
+    )
     limits = (
         (resource.RLIMIT_AS, address),
         (resource.RLIMIT_NPROC, processes),
@@ -25,7 +34,8 @@ def main() -> None:
         (resource.RLIMIT_NOFILE, 256),
     )
     for kind, value in limits:
-        if value:
+        # Other systems than Linux refuse to limit address space.
+        if value and (sys.platform == "linux" or kind != resource.RLIMIT_AS):
             resource.setrlimit(kind, (value, value))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     write(result, b"s")
@@ -33,9 +43,9 @@ def main() -> None:
         for descriptor, number in ((nonce_read, 3), (result, 4)):
             if descriptor != number:
                 posix.dup2(descriptor, number)
-        posix.execv(sys.argv[7], sys.argv[7:])
-    name = sys.argv[7]
-    nonce = posix.read(nonce_read, 64)
+        posix.execv(sys.argv[8], sys.argv[8:])
+    name = sys.argv[8]
+    nonce, process, current = posix.read(nonce_read, 64), posix.getpid(), posix.getpid
     posix.close(nonce_read)
     with open(name, "rb") as file:
         source = file.read()
@@ -53,7 +63,7 @@ def main() -> None:
     def finish(status=None):  # noqa: ANN001, ANN202
         raise SystemExit(status)
 
-    builtins.exit = builtins.quit = finish
+    vars(builtins).update(exit=finish, quit=finish)  # what `site` would have brought
     module = type(sys)("__main__")
     module.__dict__.update(__builtins__=builtins, __file__=name)
     sys.modules["__main__"] = module
@@ -63,20 +73,20 @@ def main() -> None:
     try:
         exec(code, module.__dict__)
     except BaseException as error:
-        if mode == "print" and isinstance(error, SystemExit):
+        if mode == "print" and isinstance(error, left):
             raise
+        if current() != process:
+            leave(1)  # a child that the program forked, which speaks for itself alone
         kind = "error"
-        if isinstance(error, AssertionError):
+        if isinstance(error, wrong):
             kind = "wrong"
-        elif isinstance(error, SystemExit):
+        elif isinstance(error, left):
             kind = "error" if error.code not in (None, 0, False) else "left_early"
-        elif isinstance(error, MemoryError):
+        elif isinstance(error, full):
             kind = "memory"
-        elif isinstance(error, OSError) and error.errno in (27, 28):  # EFBIG, ENOSPC
+        elif isinstance(error, disk) and error.errno in (27, 28):  # EFBIG, ENOSPC
             kind = "file_size"
-        elif isinstance(error, BlockingIOError) or (
-            isinstance(error, RuntimeError) and error.args == ("can't start new thread",)
-        ):
+        elif isinstance(error, again) or (isinstance(error, thread) and error.args == ("can't start new thread",)):
             kind = "processes"
         line, trace = 0, error.__traceback__
         while trace is not None:
@@ -97,7 +107,8 @@ def main() -> None:
             stream.flush()
         except BaseException:
             continue
-    write(result, nonce)
+    if current() == process:
+        write(result, nonce)
     leave(0)
 
 

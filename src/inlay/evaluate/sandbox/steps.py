@@ -99,6 +99,16 @@ class Worker:
             raise InlayError(f"the sandbox cannot start: {answer['error']}")
 
     @property
+    def pid(self) -> int:
+        """Of its launcher."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether its launcher still runs."""
+        return self._process.poll() is None
+
+    @property
     def _stdin(self) -> Any:
         return self._process.stdin
 
@@ -107,7 +117,9 @@ class Worker:
         return self._process.stdout
 
     def run(self, step: Step, shown: tuple[str, ...] = (), environment: dict[str, str] | None = None) -> Ran:
-        """Runs `step`, which sees the folders `shown` and finds `environment` beside the usual. Raises LauncherLost when that broke for a reason that is not the program's."""
+        """Runs `step`, which sees the folders `shown` and finds `environment` beside the usual.
+
+        Raises LauncherLost when that broke for a reason that is not the program's."""
         message = {
             "argv": step.argv,
             "mode": step.mode,

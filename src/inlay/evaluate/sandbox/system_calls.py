@@ -2,9 +2,9 @@
 
 It refuses (with an error, not a kill): debugging of other processes, new namespaces and mounts, kernel memory that no
 limit counts (shared memory segments, memory files, message queues, keys), io_uring, eBPF, performance counters, typing
-into a terminal, and sockets of families that namespaces do not hold (vsock, packet, netlink, alg ...). Numbers are those
-of the kernel's tables for x86-64 and arm64; on another processor there is no filter, and namespaces and limits hold
-alone.
+into a terminal, and sockets of families that namespaces do not hold (vsock, packet, netlink, alg ...). Numbers are
+those of the kernel's tables for x86-64 and arm64; on another processor there is no filter, and namespaces and limits
+hold alone.
 """
 
 import errno

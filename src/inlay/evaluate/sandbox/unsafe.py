@@ -4,14 +4,15 @@ It ends what runs too long, uses too much memory or prints too much, ends all of
 empty folder and a clean environment, and, started by root, another user. It cannot stop a program from: reading and
 writing whatever its user may (files, the home folder, other processes); using the network; filling the disk with many
 files (each alone is limited); signalling the processes of its user, the launcher among them; attaching a debugger to
-them; leaving things in /tmp; using memory that is in no process (shared memory). Not started by root it runs as the very
-user who evaluates.
+them; leaving things in /tmp; using memory that is in no process (shared memory). Not started by root it runs as the
+very user who evaluates.
 """
 
 import os
 from collections.abc import Sequence
 from typing import Any
 
+from inlay.config import BadInput
 from inlay.evaluate.sandbox.base import Sandbox
 from inlay.evaluate.sandbox.bubblewrap import environment
 from inlay.evaluate.sandbox.languages import base_python
@@ -27,9 +28,11 @@ class UnsafeSubprocess(Sandbox):
     safe = False
 
     def __init__(self, workers: int | None = None) -> None:
-        """See the module for what it does not stop."""
+        """See the module for what it does not stop. Raises BadInput on Windows."""
+        if os.name != "posix":
+            raise BadInput("programs cannot be run on this system: use Linux with bubblewrap (on Windows: WSL)")
         super().__init__(workers)
-        root = hasattr(os, "geteuid") and os.geteuid() == 0
+        root = os.geteuid() == 0
         # An interpreter under /root is out of another user's reach.
         self._drops = root and everybody_reaches(base_python()[0])
         self.name = "unsafe subprocess" + (" as root" if root and not self._drops else "")

@@ -9,20 +9,20 @@ import re
 import signal
 
 from inlay.evaluate.sandbox.program import Case, Cause, Program
-from inlay.evaluate.sandbox.steps import Ran
+from inlay.evaluate.sandbox.steps import Ran, Step
 
 DETAIL_CHARACTERS = 300
-_WRONG = re.compile(r"AssertionError|[Aa]ssertion .*failed|[Aa]ssertion `")
-_MEMORY = re.compile(r"OutOfMemory|bad_alloc|[Oo]ut of memory|memory allocation of \d+|annot allocate memory|MemoryError")
-_FILES = re.compile(r"No space left on device|File too large|ENOSPC|EFBIG|[Ff]ile size limit")
-_PROCESSES = re.compile(r"fork: .*(unavailable|retry)|Resource temporarily unavailable|EAGAIN|unable to create .*thread")
-_TELLING = re.compile(r"error|exception|panicked|assert|fault|abort", re.IGNORECASE)
-_NAMES: dict[str, str] = {
-    "timeout": "more than {seconds:g} s",
-    "memory": "more than {memory} MiB of memory",
-    "output": "more than {output} KiB of output",
-    "processes": "more than {processes} processes",
-}
+_READ_BYTES = 20_000
+"""Of an error output only its end is looked at."""
+_SIGNS: tuple[tuple[Cause, re.Pattern[str]], ...] = (
+    ("wrong", re.compile(r"AssertionError|[Aa]ssertion .*failed|[Aa]ssertion `")),
+    ("memory", re.compile(r"OutOfMemory|bad_alloc|[Oo]ut of memory|memory allocation of \d+|annot allocate memory")),
+    ("file_size", re.compile(r"No space left on device|File too large|ENOSPC|EFBIG|[Ff]ile size limit")),
+    ("processes", re.compile(r"Resource temporarily unavailable|EAGAIN|unable to create .*thread")),
+)
+"""What runtimes and tools print for each cause."""
+_SYNTAX = re.compile(rb"^SyntaxError", re.MULTILINE)
+_TELLING = re.compile(r"error|exception|assert|fault|abort|out of bounds|overflow", re.IGNORECASE)
 
 
 def plain(text: str) -> str:
@@ -34,7 +34,9 @@ def plain(text: str) -> str:
 
 def telling_line(output: bytes) -> str:
     """The line of an error output that says most: the first that names an error, else the last."""
-    lines = [line for line in output[-20_000:].decode("utf-8", "replace").splitlines() if line.strip()]
+    lines = [line for line in output[-_READ_BYTES:].decode("utf-8", "replace").splitlines() if line.strip()]
+    # Rust says where on one line, and why on the next.
+    lines = [line for line in lines if "panicked at" not in line] or lines
     named = [line for line in lines if _TELLING.search(line)]
     return plain(named[0] if named else lines[-1] if lines else "")
 
@@ -45,24 +47,25 @@ def same_output(printed: bytes, expected: str, program: Program) -> bool:
     return printed == wanted if program.compare == "exact" else printed.split() == wanted.split()
 
 
-def compile_failure(ran: Ran, program: Program) -> tuple[Cause, str]:
+def compile_failure(ran: Ran, step: Step) -> tuple[Cause, str]:
     """Cause and detail of a compilation that gave nothing to run."""
     if ran.killed is not None:
-        return ran.killed, f"the compiler was stopped: {_stopped(ran, program)}"
+        return ran.killed, f"the compiler was stopped: {_stopped(ran, step)}"
     return "compile", telling_line(ran.stderr) or f"the compiler left with status {ran.status}"
 
 
-def judge(ran: Ran, case: Case, program: Program, tells_end: bool) -> tuple[Cause, bool | None, str]:
+def judge(ran: Ran, step: Step, case: Case, program: Program, tells_end: bool) -> tuple[Cause, bool | None, str]:
     """Cause ("passed" where it did), whether the file compiled as far as the run tells, and the detail."""
     said = ran.result[1:]
-    compiled = True if said[:1] == b"+" else False if said[:1] == b"!" else None
+    compiled = {b"+": True, b"!": False}.get(said[:1])
     if ran.killed is not None:
-        return ran.killed, compiled, _stopped(ran, program)
+        return ran.killed, compiled, _stopped(ran, step)
+    if said[:1] == b"?" and ran.status != 0 and _SYNTAX.search(ran.stderr):
+        compiled = False
     if compiled is False:
         return "compile", False, plain(said[1:].decode("utf-8", "replace")) or telling_line(ran.stderr)
-    number = _signal(ran.status)
-    if number is not None or ran.status != 0:
-        return *_failed(ran, number, said, program), compiled, _why(ran, number, said)  # type: ignore[return-value]
+    if ran.status != 0:
+        return _cause(ran, step, said), compiled, _why(ran, said)
     if case.expected is not None:
         if same_output(ran.stdout, case.expected, program):
             return "passed", compiled, ""
@@ -72,39 +75,43 @@ def judge(ran: Ran, case: Case, program: Program, tells_end: bool) -> tuple[Caus
     return "left_early", compiled, "it left with status 0 before its end"
 
 
-def _failed(ran: Ran, number: int | None, said: bytes, program: Program) -> tuple[Cause]:
-    named = said[2:].split(b" ", 1)[0].decode("ascii", "replace") if said[:2] == b"+-" else ""
-    text = ran.stderr[-20_000:].decode("utf-8", "replace")
-    if number == getattr(signal, "SIGXFSZ", None) or named == "file_size":
-        return ("file_size",)
-    if ran.processes >= program.limits.processes or named == "processes":
-        return ("processes",)
-    if named in ("wrong", "memory", "left_early"):
-        return (named,)  # type: ignore[return-value]
-    for cause, pattern in (("wrong", _WRONG), ("memory", _MEMORY), ("file_size", _FILES), ("processes", _PROCESSES)):
-        if not named and pattern.search(text):
-            return (cause,)  # type: ignore[return-value]
-    return ("crash" if number is not None else "error",)
+def _cause(ran: Ran, step: Step, said: bytes) -> Cause:
+    """Of a run that ended by itself, with a status other than 0."""
+    number = _signal(ran.status)
+    named = said[2:].split(b" ", 1)[0].decode("ascii", "replace") if said[:2] == b"+-" else None
+    if number == getattr(signal, "SIGXFSZ", None):
+        return "file_size"
+    if ran.processes >= step.processes:
+        return "processes"
+    if named is not None:
+        return next(
+            (cause for cause, _ in _SIGNS if cause == named), "left_early" if named == "left_early" else "error"
+        )
+    text = ran.stderr[-_READ_BYTES:].decode("utf-8", "replace")
+    for cause, pattern in _SIGNS:
+        if pattern.search(text):
+            return cause
+    return "crash" if number is not None else "error"
 
 
-def _why(ran: Ran, number: int | None, said: bytes) -> str:
+def _why(ran: Ran, said: bytes) -> str:
     if said[:2] == b"+-":
         return plain(said[2:].partition(b" ")[2].decode("utf-8", "replace"))
-    line = telling_line(ran.stderr)
+    line, number = telling_line(ran.stderr), _signal(ran.status)
     if number is not None:
         name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
         return plain(f"{name}: {line}" if line else name)
     return line or f"it left with status {ran.status}"
 
 
-def _stopped(ran: Ran, program: Program) -> str:
-    limits = program.limits
-    return _NAMES[str(ran.killed)].format(
-        seconds=limits.seconds,
-        memory=limits.memory_bytes >> 20,
-        output=limits.output_bytes >> 10,
-        processes=limits.processes,
-    )
+def _stopped(ran: Ran, step: Step) -> str:
+    more_than = {
+        "timeout": f"{step.seconds:g} s",
+        "memory": f"{step.memory_bytes >> 20} MiB of memory",
+        "output": f"{step.output_bytes >> 10} KiB of output",
+        "processes": f"{step.processes} processes",
+    }
+    return f"more than {more_than[str(ran.killed)]}"
 
 
 def _signal(status: int) -> int | None:

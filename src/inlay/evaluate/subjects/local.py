@@ -13,6 +13,7 @@ budget is scored in a window that is shortened for it; one that no window holds 
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -41,7 +42,13 @@ Plain = tuple[float | None, float | None, int | None]
 class LocalSubject(Subject):
     """A model that inlay opens."""
 
-    def __init__(self, opened: Opened, batch_rows: int = BATCH_ROWS) -> None:
+    def __init__(self, opened: Opened, batch_rows: int = BATCH_ROWS, window: int | None = None) -> None:
+        """`batch_rows`: prompts decoded together; `window`: tokens of prompt and completion together, where they are to
+        be fewer than the model was trained on. Raises BadInput for a window that is more."""
+        if window is not None:
+            if not 1 <= window <= opened.sequence_length:
+                raise BadInput(f"window = {window}: the model was trained on 1 to {opened.sequence_length} tokens")
+            opened = replace(opened, sequence_length=window)
         self.opened = opened
         self.orders = opened.orders
         self.tokenizer = opened.tokenizer

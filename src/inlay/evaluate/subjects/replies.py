@@ -1,15 +1,26 @@
 """Servers' replies as answers: the text, why it ended, and what they tell of its tokens.
 
-With a family's control strings a text is cut at the first of them, which is what the engine does with their ids; some
-servers print them. A reply without the fields that it must have is refused in one line. What a server does not say
-stays unknown: a log-probability counts only when it covers every token, the terminator included.
+With a family's control strings a text is cut at the first of them, which is what the engine does with their ids: some
+servers print them. Others pass over them in silence and go on, which counts as leaked. A reply without the fields that
+it must have is refused in one line. What a server does not say stays unknown: a log-probability counts only when it
+covers every token, the terminator included.
 """
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from dataclasses import replace
+from typing import Any, NamedTuple, NoReturn
 
 from inlay.config import InlayError
 from inlay.evaluate.answer import Answer, Ended
+
+
+class _Token(NamedTuple):
+    """A generated token as a server lists it."""
+
+    text: str
+    logprob: float | None
+    control: bool
+    """Whether it stands for no bytes, as llama.cpp shows control tokens."""
 
 
 def read_completion(reply: Any, stops: Sequence[str] | None, seconds: float, where: str) -> Answer:
@@ -30,39 +41,36 @@ def read_completion(reply: Any, stops: Sequence[str] | None, seconds: float, whe
     entries = _entries(choice.get("logprobs"))
     usage = reply.get("usage")
     total = _count(usage.get("completion_tokens")) if isinstance(usage, dict) else None
-    ends = stopped == "eot" and entries is not None and _has_end(entries, text, stops)
+    ends = stopped == "eot" and _has_end(entries, text, stops)
     return _answer(text, stopped, word, entries, ends, total, stops, seconds)
 
 
 def read_infill(reply: Any, stops: Sequence[str] | None, seconds: float, where: str) -> Answer:
-    """An answer of llama.cpp's own kind; the arguments are those of `read_completion`."""
+    """An answer of llama.cpp's own kind, whose counts hold the terminator; arguments as `read_completion`."""
     if not isinstance(reply, dict) or not isinstance(reply.get("content"), str):
         _refuse(where, "no 'content'")
-    kind = reply.get("stop_type")
     kinds: dict[Any, Ended] = {"eos": "eot", "limit": "limit", "word": "sentinel"}
-    stopped = kinds.get(kind, "unknown")
+    stopped = kinds.get(reply.get("stop_type"), "unknown")
     entries = _entries({"content": reply.get("completion_probabilities")})
     total = _count(reply.get("tokens_predicted"))
-    if entries is not None and total is not None and len(entries) != total:
-        entries = None  # none is reported for a token that leaves a character unfinished
-    ends = stopped == "eot"
-    if ends and entries is None and total:
-        total -= 1  # it counts the terminator
-    return _answer(reply["content"], stopped, reply.get("stopping_word"), entries, ends, total, stops, seconds)
+    word = reply.get("stopping_word")
+    answer = _answer(reply["content"], stopped, word, entries, stopped == "eot", total, stops, seconds)
+    # Every control token shows in its list, so that a list without one says that there was none.
+    return replace(answer, leaked=False) if answer.leaked is None and entries else answer
 
 
 def _answer(
     text: str,
     stopped: Ended,
     word: Any,
-    entries: list[tuple[str, float | None]] | None,
+    entries: list[_Token],
     ends: bool,
     total: int | None,
     stops: Sequence[str] | None,
     seconds: float,
 ) -> Answer:
-    """`entries`: each token's text and log-probability; `ends`: whether the last is the terminator's."""
-    leaked: bool | None = None
+    """`ends`: whether the last token counted is the terminator; `total`: the server's count."""
+    leaked: bool | None = True if any(token.control for token in (entries[:-1] if ends else entries)) else None
     if stops is not None:
         if isinstance(word, str) and word in stops:
             stopped = "eot" if word == stops[0] else "sentinel"
@@ -71,46 +79,50 @@ def _answer(
             at, _, found = min(places)
             text, stopped = text[:at], "eot" if found == stops[0] else "sentinel"
             # Tokens behind it were counted too.
-            entries, total, ends = None, None, False
-        leaked = stopped == "sentinel"
-    logprob = eot_logprob = None
-    if entries is not None:
-        values = [value for _, value in entries if value is not None]
-        whole = len(values) == len(entries) and (ends or stopped != "eot")
-        logprob = sum(values) if whole else None
-        eot_logprob = entries[-1][1] if ends and entries else None
-        total = len(entries) - ends
+            entries, total, ends = [], None, False
+        leaked = stopped == "sentinel" or leaked is True
+    # llama.cpp lists none that leaves a character unfinished; some servers count the terminator and do not list it.
+    unlisted = 1 if stopped == "eot" and not ends else 0
+    whole = bool(entries) and (total is None or len(entries) >= total - unlisted)
+    logprob: float | None = None
+    if whole:
+        total = len(entries)
+        values = [token.logprob for token in entries if token.logprob is not None]
+        logprob = sum(values) if len(values) == total and not unlisted else None
+    shows_end = ends and bool(entries) and (whole or entries[-1].text in ("", *(stops or ())))
     clean = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    broken = 3 * (clean.count("\ufffd") - text.count("\ufffd"))
     return Answer(
         text=clean,
         stopped=stopped,
-        tokens=total,
+        tokens=total - 1 if ends and total else total,
         logprob=logprob,
-        eot_logprob=eot_logprob,
+        eot_logprob=entries[-1].logprob if shows_end else None,
         leaked=leaked,
-        broken_bytes=broken,
+        broken_bytes=3 * (clean.count("\ufffd") - text.count("\ufffd")),
         seconds=seconds,
     )
 
 
-def _entries(logprobs: Any) -> list[tuple[str, float | None]] | None:
-    """Each token's text and log-probability, in either of the two forms in use; None where there are none."""
+def _has_end(entries: list[_Token], text: str, stops: Sequence[str] | None) -> bool:
+    """Whether the last token is the terminator: it shows as nothing, as a control string, or not in the text."""
+    if not entries:
+        return False
+    return entries[-1].text in ("", *(stops or ())) or "".join(token.text for token in entries[:-1]) == text
+
+
+def _entries(logprobs: Any) -> list[_Token]:
+    """The tokens of either of the two forms in use; none where there are none."""
     if not isinstance(logprobs, dict):
-        return None
+        return []
     content = logprobs.get("content")
     if isinstance(content, list) and all(isinstance(one, dict) for one in content):
-        return [(str(one.get("token", "?")), _number(one.get("logprob"))) for one in content] or None
+        return [
+            _Token(str(one.get("token", "?")), _number(one.get("logprob")), one.get("bytes") == []) for one in content
+        ]
     tokens, values = logprobs.get("tokens"), logprobs.get("token_logprobs")
-    if isinstance(tokens, list) and isinstance(values, list) and len(tokens) == len(values) and tokens:
-        return [(str(token), _number(value)) for token, value in zip(tokens, values, strict=True)]
-    return None
-
-
-def _has_end(entries: list[tuple[str, float | None]], text: str, stops: Sequence[str] | None) -> bool:
-    """Whether the last entry is the terminator's: it shows as nothing, as a control string, or not in the text."""
-    tokens = [token for token, _ in entries]
-    return tokens[-1] in ("", *(stops or ())) or "".join(tokens[:-1]) == text
+    if isinstance(tokens, list) and isinstance(values, list) and len(tokens) == len(values):
+        return [_Token(str(token), _number(value), False) for token, value in zip(tokens, values, strict=True)]
+    return []
 
 
 def _number(value: Any) -> float | None:

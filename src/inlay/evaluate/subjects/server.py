@@ -42,7 +42,8 @@ EXTRA_TOKENS = 16
 """Sentinels, and what a server adds."""
 SMALLEST_ROOM = 64
 _HASHES = ("weights_hash", "model_sha", "digest", "sha256")
-_REPEATED = 5
+_REPEATED = 3
+_MANY = 1 << 40
 
 
 class ServerSubject(Subject):
@@ -242,7 +243,7 @@ class ServerSubject(Subject):
         return body | ({"logprobs": 1} if self._logprobs else {}) | ({"model": self._model} if self._model else {})
 
     def _probe(self, prompt: str, suffix: str | None) -> int | None:
-        """Prompt tokens that the server counts; None where it does not say."""
+        """Prompt tokens that the server counts, `_MANY` for more than it holds; None where it does not say."""
         path = self._endpoint or "/v1/completions"
         while True:
             body = self._completion(1) | {"prompt": prompt} | ({} if suffix is None else {"suffix": suffix})
@@ -252,6 +253,8 @@ class ServerSubject(Subject):
                 if self._logprobs and "logprob" in error.reason.lower():
                     self._logprobs = False
                     continue
+                if _too_long(error):
+                    return _MANY
                 raise self._explained(error) from None
             read_completion(reply, None, 0.0, f"{self._client.base}{path}")
             usage = reply.get("usage")

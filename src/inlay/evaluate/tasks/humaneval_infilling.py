@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from inlay.config import BadInput
-from inlay.evaluate.rows import Row, read_rows, unique
+from inlay.evaluate.rows import Row, mixed, read_rows, unique
 from inlay.evaluate.sandbox.program import Limits, Program
 from inlay.evaluate.task import Example, Examples, Place, TaskConfig, tasks
 
@@ -55,13 +55,14 @@ class HumanEvalInfillingConfig(TaskConfig):
             found = ", ".join(f"{count} of {split}" for split, count in Counter(split for split, _ in placed).items())
             raise BadInput(f"{rows.source} has no rows of split={self.split}: it has {found}")
         unique((row.filled("task_id"), row) for _, row in taken)
-        items = [_example(split, row) for split, row in taken]
+        items = mixed([_example(split, row) for split, row in taken])
         return Examples(items[:limit], len(items), rows.source, rows.hash, rows.sample)
 
-    def budget(self, examples: Examples) -> int:
-        """The token budget of every completion of `examples`."""
+    def fitted(self, examples: Examples) -> "HumanEvalInfillingConfig":
+        """These options with the one token budget of `examples`: the larger where multi-line gaps are among them."""
         multi = any(example.category == "multi-line" for example in examples.items)
-        return max(self.max_tokens, self.multi_line_max_tokens) if multi else self.max_tokens
+        budget = max(self.max_tokens, self.multi_line_max_tokens) if multi else self.max_tokens
+        return self.model_copy(update={"max_tokens": budget})
 
     def program(self, example: Example, middle: str) -> Program | None:
         test, entry_point = example.details["test"], example.details["entry_point"]

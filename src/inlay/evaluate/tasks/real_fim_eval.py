@@ -104,7 +104,5 @@ def _language(name: str) -> str | None:
 def _perplexity(nats: float, units: int) -> Measure | None:
     if units == 0:
         return None
-    try:
-        return math.exp(nats / units), 1.0
-    except OverflowError:
-        return math.inf, 1.0
+    # exp(700) is the largest that a number holds: a model that bad has no perplexity worth telling from it.
+    return math.exp(min(nats / units, 700.0)), 1.0

@@ -6,7 +6,6 @@ passed without running it, and where an answer is missing it scores the one befo
 missing one is missing. It refuses rows without exactly one gap, or whose mode nothing tells.
 """
 
-import re
 from collections import Counter
 from typing import Literal
 
@@ -15,7 +14,7 @@ from pydantic import Field
 
 from inlay.config import BadInput
 from inlay.evaluate.metric import Measure, Metric, share
-from inlay.evaluate.rows import Row, read_rows, unique
+from inlay.evaluate.rows import Row, mixed, read_rows, unique
 from inlay.evaluate.safim_rules import (
     calls_match,
     calls_match_original,
@@ -44,7 +43,6 @@ _LANGUAGES = {
     "csharp": ("/* TODO: Your code here */", ".cs"),
 }
 """The mark of the gap in a prompt, and the ending of a file."""
-_PUBLIC_CLASS = re.compile(r"^[ \t]*public\s+(?:(?:final|abstract|strictfp)\s+)*class\s+(\w+)", re.MULTILINE)
 
 
 @tasks.register
@@ -92,7 +90,7 @@ class SafimConfig(TaskConfig):
             found = ", ".join(f"{count} of {mode}" for mode, count in Counter(mode for mode, _ in placed).items())
             raise BadInput(f"{rows.source} has no rows of mode={self.mode}: it has {found}")
         unique((row.filled("task_id"), row) for _, row in taken)
-        items = [_example(mode, row) for mode, row in taken]
+        items = mixed([_example(mode, row) for mode, row in taken])
         return Examples(items[:limit], len(items), rows.source, rows.hash, rows.sample)
 
     def postprocess(self, example: Example, text: str) -> str:
@@ -107,15 +105,11 @@ class SafimConfig(TaskConfig):
         if not cases or any(expected is None for _, expected in cases):
             # A text match, or a problem with several right outputs: "not measured" beats "failed".
             return None
-        language = str(example.language)
-        source = example.details["before"] + middle + example.details["after"]
-        named = _PUBLIC_CLASS.search(source) if language == "java" else None
         return Program(
-            language,
-            source,
+            str(example.language),
+            example.details["before"] + middle + example.details["after"],
             cases=tuple(Case(stdin, expected) for stdin, expected in cases),
             limits=Limits(seconds=self.seconds),
-            file=None if named is None else f"{named[1]}.java",
         )
 
     def measures(self, example: Example, text: str) -> dict[str, Measure | None]:
@@ -135,9 +129,8 @@ class SafimConfig(TaskConfig):
                 if text.startswith(beginning):
                     return mode
         if self.mode is None:
-            row.refuse(
-                "task_id", f"names no mode ({', '.join(name for name, _ in _FILES)}), nor does the file: add mode="
-            )
+            modes = ", ".join(mode for _, mode in _FILES)
+            row.refuse("task_id", f"does not tell the mode, nor does the file's name: add mode= one of {modes}")
         return self.mode
 
 

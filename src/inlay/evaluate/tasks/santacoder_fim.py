@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from inlay.evaluate.metric import Measure, Metric, share
-from inlay.evaluate.rows import Row, read_rows, unique
+from inlay.evaluate.rows import Row, mixed, read_rows, unique
 from inlay.evaluate.sandbox.program import Limits, Program
 from inlay.evaluate.task import Example, Examples, Place, TaskConfig, tasks
 
@@ -52,6 +52,7 @@ class SantacoderFimConfig(TaskConfig):
         rows = read_rows(place, "santacoder_fim")
         items = [self._example(row) for row in rows.rows]
         unique(zip((example.id for example in items), rows.rows, strict=True))
+        items = mixed(items)
         return Examples(items[:limit], len(items), rows.source, rows.hash, rows.sample)
 
     def postprocess(self, example: Example, text: str) -> str:
