@@ -1,9 +1,10 @@
-"""What the sandbox costs: milliseconds a test beside a bare process, on the clock and of processors, and tests a second.
+"""What the sandbox costs: milliseconds a test beside a bare process (on the clock, and of processors), tests a second.
 
 The bare contender starts the same interpreter with the same options on the same file and does nothing else: no limits,
 no watching, no verdict. All contenders take turns in one process, one test at a time; the overhead is taken inside a
-round. Processor time counts all processes of a test, which a busy machine changes less. Tests a second are of many different programs at once, as an evaluation runs them. Every verdict is checked: a
-benchmark of programs that did not run would be quick.
+round. Processor time counts all processes of a test, which a busy machine changes less. Tests a second are of many
+different programs at once, as an evaluation runs them. Every verdict is checked: a benchmark of programs that did not
+run would be quick.
 
     python -m benchmarks.sandbox --rounds 15 --json sandbox.json
 """
@@ -104,8 +105,8 @@ def overheads(turns: dict[str, list[Turn]], name: str) -> list[float]:
     ]
 
 
-def processor_ms(step: Callable[[], None], count: int, pid: int | None) -> float:
-    """Milliseconds of processors that a step takes, in this process and in `pid` (a launcher), with all they started."""
+def processor_ms(step: Callable[[], object], count: int, pid: int | None) -> float:
+    """Milliseconds of processors that a step takes here and in `pid` (a launcher), with all that they started."""
 
     def taken() -> float:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -126,7 +127,10 @@ def measure(rounds: int, per_turn: int, tests: int) -> dict[str, Any]:
     result: dict[str, Any] = {"machine": machine(), "rounds": rounds, "tests_per_turn": per_turn, "goal_ms": GOAL_MS}
     with tempfile.TemporaryDirectory() as folder, open_sandbox() as safe, UnsafeSubprocess() as unsafe:
         sandboxes = {safe.name: safe, unsafe.name: unsafe}
-        steps = {"bare process": bare(Path(folder)), **{name: sandboxed(one) for name, one in sandboxes.items()}}
+        steps: dict[str, Callable[[], object]] = {
+            "bare process": bare(Path(folder)),
+            **{name: sandboxed(one) for name, one in sandboxes.items()},
+        }
         turns = interleave(steps, rounds, per_turn)
         for name in steps:
             pid = sandboxes[name].launchers()[0] if name in sandboxes else None

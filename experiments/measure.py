@@ -18,7 +18,7 @@ import torch
 
 from experiments.gaps import Gap
 from inlay.data.loader import LoaderState, Rows, stack
-from inlay.evaluate.metrics import compiles
+from inlay.evaluate.validity_worker import compiles
 from inlay.fim.family import Order
 from inlay.fim.format import FimFormat, Region
 from inlay.infer.engine import Engine
@@ -125,7 +125,7 @@ def generated(
             stopped, excess = made.stopped == "eot", len(made.ids) - len(gap.middle)
             before, gold, after = _parts(split, gap.document, gap.start, gap.end)
             path = split.document(gap.document).path
-            judged = path.endswith((".py", ".pyi")) and compiles(before + gold + after, path)
+            judged = path.endswith((".py", ".pyi")) and compiles(before + gold + after)
             _add(
                 found[order].setdefault(gap.category, {}),
                 {
@@ -137,7 +137,7 @@ def generated(
                     "short": float(stopped and excess < -2),
                     "exact": float(stopped and made.text == gold),
                     "judged": float(judged),
-                    "valid": float(judged and compiles(before + made.text + after, path)),
+                    "valid": float(judged and compiles(before + made.text + after)),
                 },
             )
     return found

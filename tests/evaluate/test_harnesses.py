@@ -30,6 +30,7 @@ def kept(name: str, text: str, of: Example) -> str:
         ("post", LINE + "more\n", LINE[:-1]),
         ("lm_eval", LINE + "more\n", LINE[:-1]),
         ("lm_eval", "\n" + LINE, ""),
+        ("lm_eval", "a\rb\x0c\n", "a\rb\x0c"),
         ("bigcode", "\n" + LINE + "more\n", LINE.strip() + "\nmore"),
         ("qwen", "\n" + LINE + "more\n", LINE.strip()),
         ("safim_control", "\n \n" + LINE + "more\n", LINE[:-1]),

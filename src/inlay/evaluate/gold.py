@@ -66,6 +66,9 @@ def score_gold(
 ) -> Gold:
     """Scores the gold answer of every example as if the subject had given it, in each of `orders`."""
     answers = [[subject.gold_answer(example)] for example in examples]
+    # What over- and underrun are counted against.
+    lengths = {e.id: a[0].tokens for e, a in zip(examples, answers, strict=True) if a[0].tokens is not None}
+    judge.gold_tokens.update(lengths)
     answered = runner.answered(examples, answers, "run tests, gold")
     with progress.phase("gold", len(examples), "gaps") as phase:
         scored = judge.score(answered, phase.advance)

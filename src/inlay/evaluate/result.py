@@ -29,6 +29,7 @@ def result_of(
     rows: Mapping[str, Mapping[str, Any]],
     metrics: Sequence[Metric],
     *,
+    killed: Mapping[str, int],
     orders: Sequence[str],
     decoding: Decoding,
     limit: int | None,
@@ -36,7 +37,8 @@ def result_of(
     seconds: float,
 ) -> dict[str, Any]:
     """The result of one task. `scored` has the answers of each row, `rows` says how each row came about: its order,
-    samples an example, and of how many the best was taken (None: of none)."""
+    samples an example, and of how many the best was taken (None: of none). `killed`: texts that a parser had to be ended
+    over, by its fate; they count as not valid."""
     step = int(identity.get("step") or 0)
     corpus = {"source": examples.source, "hash": examples.hash, "of": examples.of, "sample": examples.sample}
     return {
@@ -65,6 +67,7 @@ def result_of(
             "post": task.POST,
             "citation": task.CITATION,
             "sandbox": sandbox,
+            "parsers_ended": dict(killed),
             "interval": "95 %, bootstrap over documents or problems",
             "version": __version__,
             "versions": versions(),

@@ -20,8 +20,8 @@ from inlay.evaluate.best_of import best_of
 from inlay.evaluate.cache import cached_answers, cached_losses, cached_outcomes
 from inlay.evaluate.evaluation_items import item_of, write
 from inlay.evaluate.gold import score_gold
-from inlay.evaluate.metric import Metric
-from inlay.evaluate.metrics import METRICS, Judge
+from inlay.evaluate.metric import Measure, Metric
+from inlay.evaluate.metrics import METRICS, PER_EXAMPLE, Judge
 from inlay.evaluate.result import result_of
 from inlay.evaluate.sandbox import Sandbox, open_sandbox
 from inlay.evaluate.sandbox.program import Outcome, Program
@@ -198,7 +198,12 @@ def evaluate_examples(
             rows[order] = {"order": order, "samples": decoding.samples, "best_of": None}
             if chosen is not None:
                 name = f"{order} best of {decoding.samples}"
-                scored[name] = [replace(found[at], answered=replace(found[at].answered, sample=0)) for at in chosen]
+                # Losses are the example's, not an answer's, and stand in the row of all samples.
+                blank: dict[str, Measure | None] = dict.fromkeys(PER_EXAMPLE)
+                scored[name] = [
+                    replace(one, answered=replace(one.answered, sample=0), measures=one.measures | blank)
+                    for one in (found[at] for at in chosen)
+                ]
                 rows[name] = {"order": order, "samples": 1, "best_of": decoding.samples}
             picked = None if chosen is None else set(chosen)
             items += [
@@ -206,7 +211,7 @@ def evaluate_examples(
             ]
     result = result_of(
         subject.identity, task, examples, gold, scored, rows, metrics,
-        orders=orders, decoding=decoding, limit=options.limit, sandbox=None if sandbox is None else sandbox.name,
+        killed=dict(judge.killed), orders=orders, decoding=decoding, limit=options.limit, sandbox=None if sandbox is None else sandbox.name,
         seconds=time.monotonic() - started,
     )  # fmt: skip
     return Evaluation(result, scored, items)

@@ -101,12 +101,9 @@ def _header(
         named = _name(label, UNNAMED[1])
         used = len(fim_format.repository(names[0], [(named, []), *chosen], names[1]).tokens)
         ids = _encode_end(text, max(0, room - used), tokenizer)
-        whole = len(ids) <= room - used
-        if not whole and room - used < SHORTEST_FILE:
+        if len(ids) > room - used and room - used < SHORTEST_FILE:
             break
         chosen.insert(0, (named, trim_head(ids, room - used, tokenizer)))
-        if not whole:
-            break
     return fim_format.repository(names[0], chosen, names[1]) if chosen else None
 
 

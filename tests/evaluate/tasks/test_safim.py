@@ -125,8 +125,9 @@ BLOCKS: list[tuple[str, tuple[str, str], str, str]] = [
     ("python", PYTHON, "n -= 1\n    x = = 2\n    n = 2", "n -= 1\n"),
     ("java", JAVA, "n--;\nint x = ;\nn++;\n", "n--;\n"),
     ("java", JAVA, "int x = (((", ""),
-    # A lone semicolon is let pass.
-    ("java", JAVA, "n--;;\n", "n--;;\n"),
+    # An error that is a lone semicolon is let pass.
+    ("java", JAVA, "f(1;);\n", "f(1;);\n"),
+    ("python", PYTHON, "n -= 1;;\n", "n -= 1;;\n"),
     ("python", PYTHON, "", ""),
 ]
 

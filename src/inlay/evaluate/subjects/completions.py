@@ -30,6 +30,19 @@ _BEST_OF = re.compile(r" best of \d+$")
 _NAMED = 3
 
 
+class Given(Decoding):
+    """How answers were made that nobody asked for here: only their number is known."""
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return "as given" if self.samples == 1 else f"as given, {self.samples} samples"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is known."""
+        return {"samples": self.samples}
+
+
 class CompletionsSubject(Subject):
     """The answers of one file. `samples` says how many each example has; the decoding that is asked for has no say."""
 
@@ -70,6 +83,14 @@ class CompletionsSubject(Subject):
         """None: reading the file again is cheaper than a cache."""
         return None
 
+    def decoding(self, asked: Decoding, examples: Examples | Sequence[Example]) -> Decoding:
+        """As many samples as the file has. `Examples` are matched first; see `match`."""
+        if isinstance(examples, Examples):
+            self.match(examples)
+        self._check_samples(asked)
+        # Several samples at an unknown temperature: nothing to validate.
+        return Given.model_construct(samples=self.samples)
+
     def match(self, examples: Examples) -> None:
         """Compares the file's ids with a task's list; with a limit (`examples.of` is more than its items) ids beyond it
         are taken to be the task's. Raises BadInput that names and counts what is missing or unknown."""
@@ -83,13 +104,16 @@ class CompletionsSubject(Subject):
         list, and ids beyond it are refused."""
         if order not in self._answers:
             raise BadInput(f"'{self.path}' has no answers in order '{order}'; it has {', '.join(self.orders)}")
-        if decoding.samples not in (1, self.samples):
-            raise BadInput(f"samples = {decoding.samples}: '{self.path}' has {self.samples} of each; leave samples out")
+        self._check_samples(decoding)
         if not self._matched:
             self._check(examples, len(examples), whole=True)
         self._refuse_missing(order, [example.id for example in examples], len(examples))
         found = self._answers[order]
         return iter([(index, list(found[example.id])) for index, example in enumerate(examples)])
+
+    def _check_samples(self, asked: Decoding) -> None:
+        if asked.samples not in (1, self.samples):
+            raise BadInput(f"samples = {asked.samples}: '{self.path}' has {self.samples} of each; leave samples out")
 
     def _check(self, examples: Sequence[Example], of: int, *, whole: bool) -> None:
         ids = [example.id for example in examples]

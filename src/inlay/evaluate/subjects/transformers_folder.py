@@ -65,6 +65,7 @@ class TransformersSubject(LocalSubject):
         are damaged."""
         opened, self._class = _open(Path(path), family, sequence_length, device, dtype)
         super().__init__(opened, rows)
+        # The engine of the line above has not touched the model: it leaves weights that may be trained as they are.
         self._engine = _Engine(opened, rows)
 
     @property
