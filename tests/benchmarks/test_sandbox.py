@@ -2,9 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
-from benchmarks import sandbox as benchmark
 from benchmarks.common import Turn
 
+from benchmarks import sandbox as benchmark
 from inlay.config import BadInput
 from inlay.evaluate.sandbox import open_sandbox
 

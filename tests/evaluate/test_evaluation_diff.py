@@ -56,6 +56,7 @@ def test_as_much_is_kept_as_can_be(left: str, right: str) -> None:
     [
         ("total", "totals", [("equal", "total"), ("inserted", "s")]),
         ("total", "tot", [("equal", "tot"), ("missing", "al")]),
+        ("foo_bar", "baz_bar", [("missing", "foo"), ("inserted", "baz"), ("equal", "_bar")]),
         ("total", "sum", [("missing", "total"), ("inserted", "sum")]),
         ("    return a\n", "    return a", [("equal", "    return a"), ("missing", "\n")]),
         ("\tb()", "    b()", [("missing", "\t"), ("inserted", "    "), ("equal", "b()")]),
@@ -70,6 +71,7 @@ def test_as_much_is_kept_as_can_be(left: str, right: str) -> None:
 )
 def test_differences_as_people_read_them(gold: str, text: str, expected: list[Run]) -> None:
     assert diff(gold, text) == expected
+    assert sides(expected) == (gold, text)
 
 
 def test_hostile_texts_cost_little() -> None:

@@ -36,6 +36,7 @@ def evaluate(
     tests: bool = True,
     allow_unsafe: Flag = False,
     strict: Flag = False,
+    harnesses: Flag = False,
     as_json: Json = False,
 ) -> None:
     """Score a model on gaps whose answers are known: gold answers first, then the model's.
@@ -72,9 +73,12 @@ def evaluate(
         Run them even where no sandbox holds them.
     strict
         End with status 1, before the model is asked, when the gold answers are not at 100 %.
+    harnesses
+        Also score the same answers as public harnesses would, and show what each does to the gold.
     as_json
         One JSON object on standard output in place of the table.
     """
+    from inlay.evaluate.harness_table import print_harnesses
     from inlay.evaluate.run import DEFAULT_TASKS, evaluate_tasks
     from inlay.evaluate.table import print_tables
     from inlay.text.progress import RichProgress
@@ -101,6 +105,7 @@ def evaluate(
         tests=tests,
         allow_unsafe=allow_unsafe,
         strict=strict,
+        harnesses=harnesses,
         out=place if place is not None else out,
         skip=_may_skip(task),
     )
@@ -109,6 +114,8 @@ def evaluate(
         print(json.dumps(first | ({"also": {one["task"]: one for one in others}} if others else {})))
     else:
         print_tables(results)
+        for result in results:
+            print_harnesses(result.get("harnesses", {}))
 
 
 def _options(kinds: list[str], overrides: list[str]) -> "tuple[list[TaskConfig], Decoding]":

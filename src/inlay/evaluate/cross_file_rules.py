@@ -23,10 +23,10 @@ _BRACKETS = re.compile(r"[;{}]")
 _WORDS = {
     # As cceval counts them: literals such as true are identifiers there, None is a keyword.
     "python": " ".join(sorted(set(keyword.kwlist) - {"True", "False"})),
-    "java": "abstract assert boolean break byte case catch char class const continue default do double else enum extends"
-    " final finally float for goto if implements import instanceof int interface long native new package private"
-    " protected public return short static strictfp super switch synchronized this throw throws transient try void"
-    " volatile while var",
+    "java": "abstract assert boolean break byte case catch char class const continue default do double else enum"
+    " extends final finally float for goto if implements import instanceof int interface long native new package"
+    " private protected public return short static strictfp super switch synchronized this throw throws transient try"
+    " void volatile while var",
     "csharp": "abstract as base bool break byte case catch char checked class const continue decimal default delegate"
     " do double else enum event explicit extern finally fixed float for foreach goto if implicit in int interface"
     " internal is lock long namespace new null object operator out override params private protected public readonly"

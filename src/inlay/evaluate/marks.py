@@ -63,8 +63,8 @@ def all_sentinels() -> tuple[Sentinels, ...]:
 def mark(text: str, start: int, end: int, family: str = "inlay") -> str:
     """`text` with characters `start` to `end` as the gap: the content of a marked file, one final line end included.
 
-    Raises BadInput for an empty gap, a place outside of the text, carriage returns or zero bytes, sentinels in the text,
-    and a family without a middle sentinel.
+    Raises BadInput for an empty gap, a place outside of the text, carriage returns, zero bytes or sentinels in the
+    text, and a family without a middle sentinel.
     """
     form = load_family(family)
     if form.middle is None:

@@ -20,6 +20,7 @@ from inlay.evaluate.best_of import best_of
 from inlay.evaluate.cache import cached_answers, cached_losses, cached_outcomes
 from inlay.evaluate.evaluation_items import item_of, write
 from inlay.evaluate.gold import score_gold
+from inlay.evaluate.harness_table import under_each
 from inlay.evaluate.metric import Measure, Metric
 from inlay.evaluate.metrics import METRICS, PER_EXAMPLE, Judge
 from inlay.evaluate.result import result_of
@@ -53,6 +54,8 @@ class Options:
     """Whether code may run without a sandbox that holds it."""
     strict: bool = False
     """Whether gold under 100 % ends everything before the model is asked."""
+    harnesses: bool = False
+    """Whether the answers are also scored as public harnesses would."""
     cache: Path | None = None
     """Folder of answers that are kept from run to run; None keeps none."""
 
@@ -107,6 +110,7 @@ def evaluate_tasks(
     tests: bool = True,
     allow_unsafe: bool = False,
     strict: bool = False,
+    harnesses: bool = False,
     out: str | Path | None = None,
     save: bool = True,
     skip: Callable[[TaskConfig, BadInput], bool] = lambda task, error: False,
@@ -116,7 +120,8 @@ def evaluate_tasks(
     `target`: a run, a checkpoint, an export, a Hugging Face folder or a server's address; None with `completions`, a
     file of answers. `data`: where the tasks take their examples from (see `Place`); None for each task's own. `order`:
     psm, spm ...; None takes every order the model has. `limit`: the first so many examples. `family`,
-    `sequence_length`, `api`, `model`: see `open_subject`. `tests`, `allow_unsafe`, `strict`: see `Options`. `out`: the
+    `sequence_length`, `api`, `model`: see `open_subject`. `tests`, `allow_unsafe`, `strict`,
+    `harnesses`: see `Options`. `out`: the
     folder to write to; None is the run's own, and nothing for what is no run. `skip` may say that a task whose examples
     cannot be had is left out. Raises BadInput for a wrong target, task, data, order or limit.
     """
@@ -191,6 +196,7 @@ def evaluate_examples(
         scored: dict[str, list[Scored]] = {}
         rows: dict[str, dict[str, Any]] = {}
         items: list[dict[str, Any]] = []
+        compared: dict[str, list[dict[str, Any]]] = {}
         for order in orders:
             found = _ask(subject, task, examples.items, order, decoding, options, judge, runner, progress)
             chosen = _best(found, decoding) if decoding.samples > 1 else None
@@ -205,15 +211,19 @@ def evaluate_examples(
                     for one in (found[at] for at in chosen)
                 ]
                 rows[name] = {"order": order, "samples": 1, "best_of": decoding.samples}
+            if options.harnesses:
+                compared[order] = under_each(task, [one.answered for one in found], runner, order)
             picked = None if chosen is None else set(chosen)
             items += [
                 item_of(one, order, order, None if picked is None else at in picked) for at, one in enumerate(found)
             ]
     result = result_of(
         subject.identity, task, examples, gold, scored, rows, metrics,
-        killed=dict(judge.killed), orders=orders, decoding=decoding, limit=options.limit, sandbox=None if sandbox is None else sandbox.name,
-        seconds=time.monotonic() - started,
+        killed=dict(judge.killed), orders=orders, decoding=decoding, limit=options.limit,
+        sandbox=None if sandbox is None else sandbox.name, seconds=time.monotonic() - started,
     )  # fmt: skip
+    if options.harnesses:
+        result["harnesses"] = compared
     return Evaluation(result, scored, items)
 
 

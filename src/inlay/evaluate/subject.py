@@ -1,8 +1,8 @@
 """The contract of what is evaluated: a run, an export, a transformers model, a server, a file of completions.
 
-A subject answers gaps in one or more orders and says who it is. It decides how a gap becomes a prompt; it never sees the
-gold answer but to be asked for its loss, and never the tests. One file each in `inlay.evaluate.subjects`; `open_subject`
-there chooses.
+A subject answers gaps in one or more orders and says who it is. It decides how a gap becomes a prompt; it never sees
+the gold answer but to be asked for its loss, and never the tests. One file each in `inlay.evaluate.subjects`;
+`open_subject` there chooses.
 """
 
 from abc import ABC, abstractmethod
@@ -106,5 +106,5 @@ class Subject(ABC):
         if order not in self.orders:
             raise BadInput(f"{self.identity['name']} has no order '{order}': {', '.join(self.orders)}")
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (most hold nothing)
         """Releases what it holds."""

@@ -11,8 +11,8 @@ Verdict = Literal["passed", "failed", "unavailable"]
 """`unavailable`: this machine has no toolchain for the language. That is "not measured", never "failed"."""
 
 Cause = Literal[
-    "passed", "wrong", "error", "compile", "left_early", "timeout", "memory", "output", "file_size", "processes", "crash",
-    "unavailable",
+    "passed", "wrong", "error", "compile", "left_early", "timeout", "memory", "output", "file_size", "processes",
+    "crash", "unavailable",
 ]  # fmt: skip
 """Why: a test said no (an assertion, other output); an exception or a non-zero exit; does not compile; ended before its
 tests did; out of time; of memory; printed too much; wrote too much; too many processes; a signal; no toolchain."""
