@@ -41,7 +41,7 @@ class Answer:
         return cls(
             text=generation.text,
             stopped=generation.stopped,
-            tokens=len(generation.ids),
+            tokens=generation.tokens,
             logprob=generation.logprob,
             eot_logprob=generation.eot_logprob,
             leaked=leaked,

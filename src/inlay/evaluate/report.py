@@ -39,5 +39,6 @@ def report(runs: Sequence[str | Path], out: str | Path | None = None) -> tuple[s
     if target.is_dir():
         raise BadInput(f"'{target}' is a folder: give a file name for the report, such as {target / 'report.html'}")
     comparison = compare(loaded)
-    write_atomic(target, render_page(loaded[0]) if len(loaded) == 1 else render_comparison(comparison))
+    page = render_page(loaded[0], target.parent) if len(loaded) == 1 else render_comparison(comparison)
+    write_atomic(target, page)
     return str(target), comparison

@@ -2,6 +2,7 @@
 repeat it."""
 
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -46,6 +47,7 @@ def result_of(
     corpus = {"source": examples.source, "hash": examples.hash, "of": examples.of, "sample": examples.sample}
     return {
         "task": task.kind,
+        "name": _name(task, examples),
         "n": len(examples.items),
         "of": examples.of,
         "sample": examples.sample,
@@ -80,6 +82,15 @@ def result_of(
             sample_of(one.example, one.answer, order, step) for order in orders for one in _first(scored[order])
         ],
     }
+
+
+def _name(task: TaskConfig, examples: Examples) -> str:
+    """The task's, with the split where a published benchmark was asked for one alone: results of two splits lie side by
+    side."""
+    splits = {example.category for example in examples.items}
+    if not task.CITATION or len(splits) != 1:
+        return task.kind
+    return f"{task.kind}-{re.sub('[^A-Za-z0-9._-]+', '-', splits.pop()).strip('-')}"
 
 
 def versions() -> dict[str, str]:

@@ -149,7 +149,8 @@ def evaluate_tasks(
                 raise
             evaluation = evaluate_examples(subject, task, examples, options, progress)
             if folder is not None:
-                write(folder, evaluation.result, evaluation.items)
+                evaluation.result["settings"] |= {"target": where or given, "data": place.data}
+                write(folder, evaluation.result, evaluation.items, str(evaluation.result["name"]))
             results.append(evaluation.result)
         if not results:
             raise BadInput("no task has anything to ask; name one with --task, or data with --data")
@@ -180,7 +181,8 @@ def evaluate_examples(
     started = time.monotonic()
     progress = progress or NoProgress()
     orders = orders_of(subject, options.order)
-    decoding = subject.decoding(options.decoding, examples.items)
+    subject.check_budget(task.max_tokens)
+    decoding = subject.decoding(options.decoding, examples)
     metrics = metrics_of(task)
     with ExitStack() as stack:
         sandbox = _sandbox(task, examples, options)

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from inlay.config import BadInput
 from inlay.evaluate.answer import Answer, Losses
-from inlay.evaluate.task import Example
+from inlay.evaluate.task import Example, Examples
 from inlay.infer.sampling import SamplingConfig
 from inlay.text.tokenizer import Tokenizer
 
@@ -29,7 +29,8 @@ class Decoding(SamplingConfig):
     """Token healing: takes back the prompt's last tokens before the cursor, and makes the answer begin with their
     text."""
     infill_sampler: bool = False
-    """Ends an answer as llama.cpp's infill sampler does: when 3 p(end) n exceeds p(text), n candidates left."""
+    """Ends an answer as llama.cpp's infill sampler does: when 3 p(end) n exceeds p(text), n candidates left. Its
+    candidates are those of top_k and top_p (40 and 0.9 where nothing is said), also at temperature 0."""
 
     @model_validator(mode="after")
     def _samples_differ(self) -> "Decoding":
@@ -96,7 +97,7 @@ class Subject(ABC):
         count = None if self.tokenizer is None else len(self.tokenizer.encode(example.middle))
         return Answer(text=example.middle, stopped="eot", tokens=count, leaked=False)
 
-    def decoding(self, asked: Decoding, examples: Sequence[Example]) -> Decoding:
+    def decoding(self, asked: Decoding, examples: Examples) -> Decoding:
         """The decoding that `examples` are answered with: the one asked for, but where the answers are there already
         (a file of completions says itself how many samples it has)."""
         return asked
@@ -105,6 +106,9 @@ class Subject(ABC):
         """Raises BadInput for an order it cannot be asked in; `orders` are those that it is asked in by itself."""
         if order not in self.orders:
             raise BadInput(f"{self.identity['name']} has no order '{order}': {', '.join(self.orders)}")
+
+    def check_budget(self, max_tokens: int) -> None:  # noqa: B027 (most have no context to know of)
+        """Raises BadInput when answers of `max_tokens` leave no room for a prompt."""
 
     def close(self) -> None:  # noqa: B027 (most hold nothing)
         """Releases what it holds."""

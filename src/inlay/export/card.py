@@ -164,7 +164,10 @@ def _scores(opened: Opened) -> list[dict[str, Any]]:
         try:
             result = json.loads(file.read_text(encoding="utf-8"))
             if result["settings"]["weights_hash"] == opened.weights_hash:
-                found.append({key: result[key] for key in ("task", "n", "gold", "metrics")})
+                if result.get("sample"):
+                    continue  # a few shipped examples are no score
+                decoding = result["settings"].get("decoding", "greedy")
+                found.append({key: result[key] for key in ("task", "n", "gold", "metrics")} | {"decoding": decoding})
         except (ValueError, KeyError, TypeError):
             continue  # some other JSON file, or one cut short: no scores of these weights
     return found
@@ -200,7 +203,7 @@ def _score_text(scores: list[dict[str, Any]]) -> Iterator[str]:
     for result in scores:
         exact = result["gold"]["exact"]
         yield (
-            f"Task `{result['task']}`, {result['n']:,} gaps, greedy. The gold answers themselves score {exact:.1%}"
+            f"Task `{result['task']}`, {result['n']:,} gaps, {result['decoding']}. The gold answers themselves score {exact:.1%}"
             " exact through the same path."
         )
         yield _table(

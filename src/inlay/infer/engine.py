@@ -74,7 +74,7 @@ class Generation:
 
 
 @dataclass(slots=True)
-class _Row:
+class Row:
     """A completion under way."""
 
     index: int
@@ -174,7 +174,7 @@ class Engine:
         order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
         for first in range(0, len(order), self.batch_rows):
             indices = order[first : first + self.batch_rows]
-            rows = [_Row(index, index if keys is None else keys[index], begun[index]) for index in indices]
+            rows = [Row(index, index if keys is None else keys[index], begun[index]) for index in indices]
             goals = [() if references is None else tuple(references[index]) for index in indices]
             # Equal rows have one prefill.
             pairs = [(tuple(prompts[index]), goal) for index, goal in zip(indices, goals, strict=True)]
@@ -243,7 +243,7 @@ class Engine:
     ) -> Generation:
         """The completion of a one-row cache whose last logits are `logits` [1, V]. Its tokens are left in the cache."""
         with torch.inference_mode():
-            rows = [_Row(0, start=start)]
+            rows = [Row(0, start=start)]
             ((_, made),) = self._decode(cache, logits, rows, max_tokens, sampling, deadline, infill_sampler)
         return made
 
@@ -315,7 +315,7 @@ class Engine:
         self,
         cache: Any,
         logits: torch.Tensor,
-        rows: list[_Row],
+        rows: list[Row],
         max_tokens: int,
         sampling: SamplingConfig,
         deadline: float | None,
@@ -350,7 +350,7 @@ class Engine:
                     stopped = "deadline"
                 if stopped is not None:
                     row.done = True
-                    yield row.index, self._finish(row, stopped, ends[at])
+                    yield row.index, self.finish(row, stopped, ends[at])
                     continue
                 row.append(picked[at], chosen[at], int(tokenizer.token_lengths[picked[at]]) if row.left else 0)
             left = [at for at, row in enumerate(rows) if not row.done]
@@ -371,7 +371,7 @@ class Engine:
         hidden = self.opened.model.decode(tokens[:, None], cache.lengths[:, None], cache)
         return self._logits(hidden[:, 0])
 
-    def _finish(self, row: _Row, stopped: Stopped, eot_logprob: float) -> Generation:
+    def finish(self, row: Row, stopped: Stopped, eot_logprob: float) -> Generation:
         # A start that was not spelled to its end leaves no text.
         text = decode_utf8(self.opened.tokenizer.decode_bytes(row.ids)[len(row.start.data) :])
         return Generation(

@@ -66,7 +66,7 @@ class HFFolder:
         """Reads and checks all but the weights themselves. Raises BadInput that names file, layer and key."""
         path = Path(path)
         where = str(path / CONFIG)
-        data = _read_json(path / CONFIG)
+        data = read_json(path / CONFIG)
         if "quantization_config" in data:
             raise BadInput(
                 f"{where}: quantization_config says that the weights are quantised; take the checkpoint in bf16,"
@@ -75,9 +75,9 @@ class HFFolder:
         architecture = architecture_of(data, where)
         keys = HFKeys(data, where)
         config = architecture.read(data, where)
-        record = _read_json(path / RECORD) if (path / RECORD).is_file() else None
+        record = read_json(path / RECORD) if (path / RECORD).is_file() else None
         context = keys.integer("max_position_embeddings", LONGEST_CONTEXT)
-        folder = cls(path, architecture, config, keys.integer("vocab_size"), context, data, record, _tensor_files(path))
+        folder = cls(path, architecture, config, keys.integer("vocab_size"), context, data, record, tensor_files(path))
         folder._check_tensors()
         return folder
 
@@ -101,7 +101,7 @@ class HFFolder:
     def stop_ids(self) -> frozenset[int]:
         """Every end-of-sequence id that generation_config.json and config.json name."""
         found: set[int] = set()
-        generation = _read_json(self.path / GENERATION) if (self.path / GENERATION).is_file() else {}
+        generation = read_json(self.path / GENERATION) if (self.path / GENERATION).is_file() else {}
         for name, data in ((GENERATION, generation), (CONFIG, self.data)):
             value = data.get("eos_token_id")
             ids = [] if value is None else value if isinstance(value, list) else [value]
@@ -132,7 +132,7 @@ class HFFolder:
         """The FIM family and the orders of its prompts, the default one first. Raises BadInput when it cannot tell."""
         if self.record is not None and asked in (None, self.record.get("family")):
             return str(self.record["family"]), tuple(self.record["orders"])
-        name = asked or _detect(self.tokenizer, self.architecture.kind, self.path)
+        name = asked or detect_family(self.tokenizer, self.architecture.kind, self.path)
         return name, load_family(name).orders
 
     def sequence_length(self, asked: int | None = None) -> int:
@@ -236,7 +236,8 @@ def is_hf_folder(path: str | Path) -> bool:
     return (Path(path) / CONFIG).is_file()
 
 
-def _detect(tokenizer: Tokenizer, model_type: str, path: Path) -> str:
+def detect_family(tokenizer: Tokenizer, model_type: str, path: Path) -> str:
+    """The FIM family of a tokenizer, by the rule that opens this file. Raises BadInput when it has none or several."""
     special = set(tokenizer.special)
     suiting = [name for name, family in all_families().items() if _needs(family) <= special]
     if len(suiting) > 1 and "inlay" in suiting:
@@ -262,7 +263,7 @@ def _needs(family: Family) -> set[str]:
     return set(family.strings().values())
 
 
-def _tensor_files(path: Path) -> dict[str, Path]:
+def tensor_files(path: Path) -> dict[str, Path]:
     """The file of each tensor, by the index where there are shards."""
     if (path / WEIGHTS).is_file():
         with _open(path / WEIGHTS) as opened:
@@ -271,7 +272,7 @@ def _tensor_files(path: Path) -> dict[str, Path]:
         pickled = any(path.glob("*.bin"))
         hint = "; *.bin files can run code and are not read: convert them to safetensors" if pickled else ""
         raise BadInput(f"'{path}' has neither {WEIGHTS} nor {INDEX}{hint}")
-    places = _read_json(path / INDEX).get("weight_map")
+    places = read_json(path / INDEX).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
         raise BadInput(f"{path / INDEX}: weight_map is missing, which says where each tensor is")
     for file in sorted(set(places.values())):
@@ -287,7 +288,8 @@ def _open(file: Path) -> Any:
         raise InlayError(f"cannot read {file}: {' '.join(str(error).split())}; is the download complete?") from None
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in `file`. Raises BadInput for one that is missing or damaged."""
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -83,10 +83,9 @@ class CompletionsSubject(Subject):
         """None: reading the file again is cheaper than a cache."""
         return None
 
-    def decoding(self, asked: Decoding, examples: Examples | Sequence[Example]) -> Decoding:
-        """As many samples as the file has. `Examples` are matched first; see `match`."""
-        if isinstance(examples, Examples):
-            self.match(examples)
+    def decoding(self, asked: Decoding, examples: Examples) -> Decoding:
+        """As many samples as the file has; `examples` are matched first, see `match`."""
+        self.match(examples)
         self._check_samples(asked)
         # Several samples at an unknown temperature: nothing to validate.
         return Given.model_construct(samples=self.samples)

@@ -42,8 +42,10 @@ Plain = tuple[float | None, float | None, int | None]
 class LocalSubject(Subject):
     """A model that inlay opens."""
 
-    def __init__(self, opened: Opened, batch_rows: int = BATCH_ROWS, window: int | None = None) -> None:
-        """`batch_rows`: prompts decoded together; `window`: tokens of prompt and completion together, where they are to
+    def __init__(
+        self, opened: Opened, batch_rows: int = BATCH_ROWS, window: int | None = None, *, engine: Engine | None = None
+    ) -> None:
+        """`batch_rows`: prompts decoded together; `engine`: another than ours, that has its interface; `window`: tokens of prompt and completion together, where they are to
         be fewer than the model was trained on. Raises BadInput for a window that is more."""
         if window is not None:
             if not 1 <= window <= opened.sequence_length:
@@ -54,7 +56,7 @@ class LocalSubject(Subject):
         self.tokenizer = opened.tokenizer
         self._format = opened.fim_format
         self._specials = frozenset(opened.tokenizer.special.values())
-        self._engine = Engine(opened, batch_rows=batch_rows)
+        self._engine = engine or Engine(opened, batch_rows=batch_rows)
         self._infilled: dict[tuple[str, str, int], Infilled] = {}
         self._plain: dict[tuple[str, int], Plain] = {}
 
@@ -111,6 +113,14 @@ class LocalSubject(Subject):
                     middle, tokens, end = found
                     l2r, document, size = self._plain[_content(example), max_tokens]
                     yield first + index, Losses(middle, tokens, end, l2r, document, size)
+
+    def check_budget(self, max_tokens: int) -> None:
+        """As the contract says."""
+        if self._room(max_tokens) < 1:
+            raise BadInput(
+                f"answers of up to {max_tokens} tokens leave no room for a prompt in the context of"
+                f" {self.opened.sequence_length} that the model was trained on: lower the task's max_tokens"
+            )
 
     def gold_trouble(self, example: Example, order: str, max_tokens: int) -> str | None:
         """Whether the rendered example reads back as the very piece of the document that it was made from."""

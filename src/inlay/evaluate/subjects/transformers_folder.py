@@ -29,7 +29,7 @@ from inlay.evaluate.subjects.local import LocalSubject
 from inlay.fim.family import Order, load_family
 from inlay.fim.format import FimFormat
 from inlay.infer import hf_folder
-from inlay.infer.engine import BATCH_ROWS, SCORED_TOKENS, Engine, Generation, Stopped, _Row
+from inlay.infer.engine import BATCH_ROWS, SCORED_TOKENS, Engine, Generation, Stopped, Row
 from inlay.infer.healing import NO_START, Start, vocabulary_of
 from inlay.infer.infill_sampler import InfillSampler
 from inlay.infer.open import DtypeName, Opened
@@ -64,9 +64,7 @@ class TransformersSubject(LocalSubject):
         prompts run together. Raises BadInput when the folder or the family cannot be used, InlayError when its files
         are damaged."""
         opened, self._class = _open(Path(path), family, sequence_length, device, dtype)
-        super().__init__(opened, rows)
-        # The engine of the line above has not touched the model: it leaves weights that may be trained as they are.
-        self._engine = _Engine(opened, rows)
+        super().__init__(opened, rows, engine=_Engine(opened, rows))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -136,7 +134,7 @@ class _Engine(Engine):
         for lot in lots:
             for first in range(0, len(lot), self.batch_rows):
                 indices = lot[first : first + self.batch_rows]
-                rows = [_Row(index, index if keys is None else keys[index], begun[index]) for index in indices]
+                rows = [Row(index, index if keys is None else keys[index], begun[index]) for index in indices]
                 batch = [prompts[index] for index in indices]
                 if references is not None:
                     self._score_references(rows, batch, [references[index] for index in indices])
@@ -161,7 +159,7 @@ class _Engine(Engine):
             found = self._logprobs_of([rows[index] for index in indices], [firsts[index] for index in indices])
             yield from zip(indices, found, strict=True)
 
-    def _score_references(self, rows: list[_Row], prompts: list[Sequence[int]], goals: list[Sequence[int]]) -> None:
+    def _score_references(self, rows: list[Row], prompts: list[Sequence[int]], goals: list[Sequence[int]]) -> None:
         eot = self.opened.fim_format.eot
         pairs = [(tuple(prompt), tuple(goal)) for prompt, goal in zip(prompts, goals, strict=True)]
         different = list(dict.fromkeys(pairs))
@@ -254,7 +252,7 @@ class _Chooser:
     def __init__(
         self,
         engine: _Engine,
-        rows: list[_Row],
+        rows: list[Row],
         max_tokens: int,
         sampling: SamplingConfig,
         deadline: float | None,
@@ -301,7 +299,7 @@ class _Chooser:
             row.done = True
             # For `generate` a row is over when it has its terminator.
             picked[at] = self._eot
-            self.made.append((row.index, self._engine._finish(row, stopped, ends[at])))
+            self.made.append((row.index, self._engine.finish(row, stopped, ends[at])))
         forced = torch.full_like(scores, -torch.inf)
         forced[torch.arange(len(picked)), torch.tensor(picked)] = 0.0
         return forced
@@ -321,7 +319,7 @@ def _open(
             f"'{path}' is of an architecture that only transformers opens, which is not installed:"
             " pip install 'inlay[check]'"
         )
-    files = hf_folder._tensor_files(path)
+    files = hf_folder.tensor_files(path)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     number = torch.bfloat16 if dtype == "bfloat16" or (dtype == "auto" and place.type == "cuda") else torch.float32
     tokenizer = Tokenizer.load(path)
@@ -384,10 +382,10 @@ def _load(path: Path, dtype: torch.dtype) -> Any:
 
 
 def _family(path: Path, tokenizer: Tokenizer, model_type: str, asked: str | None) -> tuple[str, tuple[Order, ...]]:
-    record = hf_folder._read_json(path / hf_folder.RECORD) if (path / hf_folder.RECORD).is_file() else None
+    record = hf_folder.read_json(path / hf_folder.RECORD) if (path / hf_folder.RECORD).is_file() else None
     if record is not None and asked in (None, record.get("family")):
         return str(record["family"]), tuple(record["orders"])
-    name = asked or hf_folder._detect(tokenizer, model_type, path)
+    name = asked or hf_folder.detect_family(tokenizer, model_type, path)
     return name, load_family(name).orders
 
 
