@@ -66,7 +66,9 @@ def test_the_wheel_ships_every_yaml_and_template() -> None:
     shipped = {Path(file.distribution_path) for file in wheel.WheelBuilder(str(ROOT)).recurse_included_files()}
     source = Path(inlay.__file__).parent
     data = {
-        path.relative_to(source.parent) for path in source.rglob("*") if path.suffix in (".yaml", ".jinja", ".html")
+        path.relative_to(source.parent)
+        for path in source.rglob("*")
+        if path.suffix in (".yaml", ".jinja", ".html", ".jsonl", ".fim")
     }
     assert data
     assert data <= shipped

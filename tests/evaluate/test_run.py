@@ -35,8 +35,14 @@ class Sums(TaskConfig):
     def examples(self, place: Place, limit: int | None = None) -> Examples:
         items = [
             Example(
-                f"sums/{n}", f"g{n // 2}", "sum", f"def f(a):\n    return a + {n}", f"{n}\n", "\n\nprint(f(1))\n",
-                "f.py", "python",
+                f"sums/{n}",
+                f"g{n // 2}",
+                "sum",
+                f"def f(a):\n    return a + {n}",
+                f"{n}\n",
+                "\n\nprint(f(1))\n",
+                "f.py",
+                "python",
             )  # fmt: skip
             for n in range(6)
         ]

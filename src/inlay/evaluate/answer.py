@@ -5,9 +5,10 @@ None, which every metric reads as "not measured", never as zero.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from inlay.infer.engine import Generation
+if TYPE_CHECKING:
+    from inlay.infer.engine import Generation
 
 Ended = Literal["eot", "sentinel", "limit", "deadline", "unknown"]
 """Why an answer ended: its terminator; another stop token of the format; the token budget; the time budget; nobody
@@ -34,7 +35,7 @@ class Answer:
     """From request to answer, where it was made alone (a server); None in a batch."""
 
     @classmethod
-    def of(cls, generation: Generation, special_ids: frozenset[int]) -> "Answer":
+    def of(cls, generation: "Generation", special_ids: frozenset[int]) -> "Answer":
         """The engine's completion as an answer; `special_ids` are those that have no place in code."""
         leaked = generation.stopped == "sentinel" or any(one in special_ids for one in generation.ids)
         broken = generation.invalid_bytes + (generation.dropped_bytes if generation.stopped == "eot" else 0)

@@ -63,7 +63,7 @@ def write(folder: str | Path, result: dict[str, Any], items: Sequence[Item], nam
 
     `name` defaults to the task's. Raises InlayError or BadInput, in one line, when the disk does not take them.
     """
-    name = str(result["task"]) if name is None else name
+    name = str(result.get("name") or result["task"]) if name is None else name
     files = [Path(folder) / f"{name}.{end}" for end in ("items.jsonl", "html", "json")]
     clean, lost = finite(result)
     if lost:

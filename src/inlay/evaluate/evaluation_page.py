@@ -53,7 +53,7 @@ def render_evaluation(result: dict[str, Any], items: Sequence[dict[str, Any]]) -
     gold = result["gold"]
     page = render(
         "evaluation.html.jinja",
-        title=str(result["task"]),
+        title=str(result.get("name") or result["task"]),
         facts=_facts(result),
         alarms=gold_lines(gold),
         gold="" if gold_lines(gold) else gold_title(gold),

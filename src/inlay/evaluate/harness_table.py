@@ -26,8 +26,8 @@ COLUMNS = (
 
 
 def under_each(task: TaskConfig, answered: Sequence[Answered], runner: "Runner", order: str) -> list[dict[str, Any]]:
-    """The rows of `compare`, each with the tests run on what its harness keeps of the answers, and `score`: tests passed
-    where the harness runs tests and they could be run, else its own equality."""
+    """The rows of `compare`, with tests run on what each harness keeps of the answers, and `score`: tests passed where
+    the harness runs tests and they could be run, else its own equality."""
     passed: dict[str, list[bool | None]] = {}
     for harness in harnesses(task):
         texts = [(one.example, harness.post(one.example, one.answer.text)) for one in answered]

@@ -293,7 +293,7 @@ def _evaluations(run: RunDir) -> dict[str, dict[str, Any]]:
         except (OSError, ValueError):
             continue
         if isinstance(result, dict) and {"task", "n", "gold", "metrics", "slices", "settings"} <= result.keys():
-            found[str(result["task"])] = result
+            found[str(result.get("name") or result["task"])] = result
     return found
 
 

@@ -40,8 +40,8 @@ def result_of(
     """The result of one task.
 
     `scored` has the answers of each row, `rows` says how each row came about: its order, samples an example, and of how
-    many the best was taken (None: of none). `killed`: texts over which a parser had to be ended, by its fate; they count
-    as not valid.
+    many the best was taken (None: of none). `killed`: texts over which a parser had to be ended, by its fate; they
+    count as not valid.
     """
     step = int(identity.get("step") or 0)
     corpus = {"source": examples.source, "hash": examples.hash, "of": examples.of, "sample": examples.sample}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from inlay.config import BadInput, InlayError
 from inlay.config.run_dir import RunDir
@@ -103,7 +103,7 @@ def evaluate_tasks(
     completions: str | Path | None = None,
     family: str | None = None,
     sequence_length: int | None = None,
-    api: str = "auto",
+    api: Literal["auto", "completions", "infill"] = "auto",
     model: str | None = None,
     device: str | None = None,
     dtype: DtypeName = "auto",
@@ -120,10 +120,9 @@ def evaluate_tasks(
     `target`: a run, a checkpoint, an export, a Hugging Face folder or a server's address; None with `completions`, a
     file of answers. `data`: where the tasks take their examples from (see `Place`); None for each task's own. `order`:
     psm, spm ...; None takes every order the model has. `limit`: the first so many examples. `family`,
-    `sequence_length`, `api`, `model`: see `open_subject`. `tests`, `allow_unsafe`, `strict`,
-    `harnesses`: see `Options`. `out`: the
-    folder to write to; None is the run's own, and nothing for what is no run. `skip` may say that a task whose examples
-    cannot be had is left out. Raises BadInput for a wrong target, task, data, order or limit.
+    `sequence_length`, `api`, `model`: see `open_subject`. `tests`, `allow_unsafe`, `strict`, `harnesses`: see
+    `Options`. `out`: the folder to write to; None is the run's own, and nothing for what is no run. `skip` may say that
+    a task whose examples cannot be had is left out. Raises BadInput for a wrong target, task, data, order or limit.
     """
     if limit is not None and limit < 1:
         raise BadInput(f"limit = {limit}: evaluate at least one example")
@@ -136,8 +135,9 @@ def evaluate_tasks(
     try:
         folder = _folder(subject, out) if save else None
         options = Options(
-            order, limit, decoding, tests, allow_unsafe, strict, None if folder is None else folder / "cache"
-        )
+            order=order, limit=limit, decoding=decoding, tests=tests, allow_unsafe=allow_unsafe, strict=strict,
+            harnesses=harnesses, cache=None if folder is None else folder / "cache",
+        )  # fmt: skip
         place = place_of(subject, None if data is None else str(data))
         results = []
         for task in chosen:
@@ -150,7 +150,7 @@ def evaluate_tasks(
             evaluation = evaluate_examples(subject, task, examples, options, progress)
             if folder is not None:
                 evaluation.result["settings"] |= {"target": where or given, "data": place.data}
-                write(folder, evaluation.result, evaluation.items, str(evaluation.result["name"]))
+                write(folder, evaluation.result, evaluation.items)
             results.append(evaluation.result)
         if not results:
             raise BadInput("no task has anything to ask; name one with --task, or data with --data")
@@ -180,9 +180,10 @@ def evaluate_examples(
     """
     started = time.monotonic()
     progress = progress or NoProgress()
+    task = task.fitted(examples)
     orders = orders_of(subject, options.order)
     subject.check_budget(task.max_tokens)
-    decoding = subject.decoding(options.decoding, examples)
+    decoding = subject.decoding(options.decoding, examples) if task.GENERATES else GREEDY
     metrics = metrics_of(task)
     with ExitStack() as stack:
         sandbox = _sandbox(task, examples, options)
@@ -315,8 +316,10 @@ def _ask(
     runner: Runner,
     progress: Progress,
 ) -> list[Scored]:
-    with progress.phase(f"fill gaps, {order}", len(examples), "gaps") as phase:
-        answers = cached_answers(subject, examples, order, task.max_tokens, decoding, options.cache, phase.advance)
+    answers = [[Answer("", "unknown")]] * len(examples)
+    if task.GENERATES:
+        with progress.phase(f"fill gaps, {order}", len(examples), "gaps") as phase:
+            answers = cached_answers(subject, examples, order, task.max_tokens, decoding, options.cache, phase.advance)
     with progress.phase(f"losses, {order}", len(examples), "gaps") as phase:
         losses = cached_losses(subject, examples, order, task.max_tokens, options.cache, phase.advance)
     answered = runner.answered(examples, answers, f"run tests, {order}")

@@ -10,11 +10,12 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from inlay.config import Config, Registry
+from inlay.evaluate.answer import Losses
 from inlay.evaluate.metric import Measure, Metric
 from inlay.evaluate.sandbox.program import Program
 from inlay.text.store import TokenStore
@@ -129,6 +130,8 @@ class TaskConfig(Config):
     """The benchmark's post-processing in a sentence, with its source."""
     EXECUTES: ClassVar[bool] = False
     """Whether `program` gives something to run."""
+    GENERATES: ClassVar[bool] = True
+    """Whether the model is asked for answers; a task of losses alone asks none."""
     CITATION: ClassVar[str] = ""
     """Where the benchmark was published."""
 
@@ -141,6 +144,10 @@ class TaskConfig(Config):
         """The fixed list; `limit` takes its beginning. Raises BadInput, in one line, when the data has no examples, or
         has missing fields, duplicated ids or a format that cannot be read."""
 
+    def fitted(self, examples: Examples) -> Self:
+        """These options as they are used for `examples`: a task may choose its one token budget by the list."""
+        return self
+
     def postprocess(self, example: Example, text: str) -> str:
         """A completion as the benchmark's own harness would cut or strip it."""
         return text
@@ -148,6 +155,10 @@ class TaskConfig(Config):
     def program(self, example: Example, middle: str) -> Program | None:
         """What to run to know whether `middle` is right; None where the example has no tests."""
         return None
+
+    def loss_measures(self, example: Example, losses: Losses) -> dict[str, Measure | None]:
+        """This task's own METRICS of the gold's losses."""
+        return {}
 
     def measures(self, example: Example, text: str) -> dict[str, Measure | None]:
         """This task's own METRICS of a raw completion; None: not measured for this example."""

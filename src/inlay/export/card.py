@@ -203,8 +203,8 @@ def _score_text(scores: list[dict[str, Any]]) -> Iterator[str]:
     for result in scores:
         exact = result["gold"]["exact"]
         yield (
-            f"Task `{result['task']}`, {result['n']:,} gaps, {result['decoding']}. The gold answers themselves score {exact:.1%}"
-            " exact through the same path."
+            f"Task `{result['task']}`, {result['n']:,} gaps, {result['decoding']}. The gold answers themselves score"
+            f" {exact:.1%} exact through the same path."
         )
         yield _table(
             ("order", *(title for _, title in COLUMNS)),

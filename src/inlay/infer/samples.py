@@ -7,11 +7,20 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from inlay.fim.family import Order
-from inlay.infer.engine import Engine, Generation
+from inlay.infer.engine import Engine
 from inlay.infer.prompt import fit, prompt_of
 
 PREFIX_CHARACTERS = 400
 SUFFIX_CHARACTERS = 300
+
+
+class Filled(Protocol):
+    """What a sample needs of a completion: the engine's `Generation` has it, and `inlay.evaluate.answer.Answer`."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def stopped(self) -> str: ...
 
 
 class Gap(Protocol):
@@ -55,7 +64,7 @@ def infill_samples(
     return [sample_of(gap, generation, chosen, at) for gap, generation in zip(examples, generations, strict=True)]
 
 
-def sample_of(gap: Gap, generation: Generation, order: Order, step: int) -> dict[str, Any]:
+def sample_of(gap: Gap, generation: Filled, order: str, step: int) -> dict[str, Any]:
     """One line of `samples.jsonl`: step, doc, path, category, order, prefix (its end), suffix (its beginning), gold,
     middle, stopped, exact."""
     document, path = gap.origin

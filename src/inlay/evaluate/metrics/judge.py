@@ -12,7 +12,7 @@ from inlay.evaluate.metric import Measure, Metric, share
 from inlay.evaluate.metrics.definitions import METRICS
 from inlay.evaluate.metrics.execution import executed, pass_rates
 from inlay.evaluate.metrics.indentation import indented_as_gold
-from inlay.evaluate.metrics.losses import losses_of
+from inlay.evaluate.metrics.losses import LOSSES, losses_of
 from inlay.evaluate.metrics.match import matches
 from inlay.evaluate.metrics.stopping import stopping
 from inlay.evaluate.scored import Answered, Scored
@@ -54,6 +54,8 @@ class Judge:
         valid = self._accepted(items, grammar_rule)
         compiled = self._accepted(items, compile_rule)
         rates = pass_rates(items)
+        # Where nothing was answered, only what is known of the gold is measured.
+        losing = {*LOSSES, *(metric.name for metric in self._task.METRICS)}
         scored = []
         for at, item in enumerate(items):
             example, answer = item.example, item.answer
@@ -68,8 +70,11 @@ class Judge:
                 **stopping(example, answer, lengths.get(example.id)),
                 "indentation": share(indented_as_gold(answer.text, example.middle, example.prefix, example.suffix)),
                 **losses_of(item.losses, example.middle),
-                **self._own(example, answer.text),
+                **self._own(self._task.measures(example, answer.text)),
+                **({} if item.losses is None else self._own(self._task.loss_measures(example, item.losses))),
             }
+            if not self._task.GENERATES:
+                measures = {name: value for name, value in measures.items() if name in losing}
             scored.append(Scored(item, {metric.name: measures.get(metric.name) for metric in self.metrics}))
             if progress is not None:
                 progress(1)
@@ -90,8 +95,7 @@ class Judge:
             self._gold_posts[example.id] = self._task.postprocess(example, example.middle)
         return self._gold_posts[example.id]
 
-    def _own(self, example: Example, text: str) -> dict[str, Measure | None]:
-        measures = self._task.measures(example, text)
+    def _own(self, measures: dict[str, Measure | None]) -> dict[str, Measure | None]:
         unknown = measures.keys() - {metric.name for metric in self._task.METRICS}
         if unknown:
             raise ValueError(

@@ -8,6 +8,7 @@ import math
 from inlay.evaluate.answer import Losses
 from inlay.evaluate.metric import Measure
 
+LOSSES = ("middle_nats", "middle_bpb", "terminator_nats", "l2r_bpb", "document_bpb")
 _LN2 = math.log(2.0)
 
 
@@ -15,7 +16,7 @@ def losses_of(losses: Losses | None, gold: str) -> dict[str, Measure | None]:
     """All measures of loss; every one None without `losses`."""
     size = float(len(gold.encode("utf-8", "surrogatepass")))
     if losses is None:
-        return dict.fromkeys(("middle_nats", "middle_bpb", "terminator_nats", "l2r_bpb", "document_bpb"))
+        return dict.fromkeys(LOSSES)
     return {
         "middle_nats": _ratio(losses.middle_nats, float(losses.middle_tokens)),
         "middle_bpb": _ratio(losses.middle_nats / _LN2, size),

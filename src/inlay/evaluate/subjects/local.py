@@ -45,8 +45,9 @@ class LocalSubject(Subject):
     def __init__(
         self, opened: Opened, batch_rows: int = BATCH_ROWS, window: int | None = None, *, engine: Engine | None = None
     ) -> None:
-        """`batch_rows`: prompts decoded together; `engine`: another than ours, that has its interface; `window`: tokens of prompt and completion together, where they are to
-        be fewer than the model was trained on. Raises BadInput for a window that is more."""
+        """`batch_rows`: prompts decoded together; `window`: tokens of prompt and completion together, where they are to
+        be fewer than the model was trained on; `engine`: another than ours, with its interface. Raises BadInput for a
+        window that is more."""
         if window is not None:
             if not 1 <= window <= opened.sequence_length:
                 raise BadInput(f"window = {window}: the model was trained on 1 to {opened.sequence_length} tokens")

@@ -29,7 +29,7 @@ from inlay.evaluate.subjects.local import LocalSubject
 from inlay.fim.family import Order, load_family
 from inlay.fim.format import FimFormat
 from inlay.infer import hf_folder
-from inlay.infer.engine import BATCH_ROWS, SCORED_TOKENS, Engine, Generation, Stopped, Row
+from inlay.infer.engine import BATCH_ROWS, SCORED_TOKENS, Engine, Generation, Row, Stopped
 from inlay.infer.healing import NO_START, Start, vocabulary_of
 from inlay.infer.infill_sampler import InfillSampler
 from inlay.infer.open import DtypeName, Opened

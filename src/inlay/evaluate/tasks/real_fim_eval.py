@@ -36,11 +36,12 @@ class RealFimEvalConfig(TaskConfig):
         Metric("byte_perplexity", "ppl/byte", f"perplexity per byte {_MEAN}", "low", share=False),
         Metric("token_perplexity", "ppl/token", f"perplexity per token {_MEAN}", "low", share=False),
     )
+    GENERATES: ClassVar[bool] = False
     CITATION: ClassVar[str] = "Gong et al. 2025, Structure-Aware Fill-in-the-Middle Pretraining for Code, 2506.00204"
 
     kind: Literal["real_fim_eval"] = "real_fim_eval"
     max_tokens: int = 32
-    """Answers are made only so that stopping can be seen; the loss is of the whole middle."""
+    """What prompts leave free at least, so that they are those of a model that answers; nothing is answered here."""
     split: Literal["add", "edit"] | None = None
     """Only these rows; None takes all."""
     removed: Literal["conflict", "hidden"] = "conflict"
