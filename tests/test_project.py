@@ -65,11 +65,8 @@ def test_the_wheel_ships_every_yaml_and_template() -> None:
     wheel = pytest.importorskip("hatchling.builders.wheel")
     shipped = {Path(file.distribution_path) for file in wheel.WheelBuilder(str(ROOT)).recurse_included_files()}
     source = Path(inlay.__file__).parent
-    data = {
-        path.relative_to(source.parent)
-        for path in source.rglob("*")
-        if path.suffix in (".yaml", ".jinja", ".html", ".jsonl", ".fim")
-    }
+    endings = (".yaml", ".jinja", ".html", ".jsonl", ".fim")
+    data = {path.relative_to(source.parent) for path in source.rglob("*") if path.suffix in endings}
     assert data
     assert data <= shipped
     assert Path("inlay/cli/main.py") in shipped

@@ -43,7 +43,7 @@ class Sums(TaskConfig):
                 "\n\nprint(f(1))\n",
                 "f.py",
                 "python",
-            )  # fmt: skip
+            )
             for n in range(6)
         ]
         return Examples(items[:limit], len(items), "made here", "0" * 32)
