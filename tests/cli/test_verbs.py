@@ -97,10 +97,10 @@ def test_evaluate(inlay: Callable[..., Any], calls: Callable[..., Any]) -> None:
     from inlay.evaluate.tasks.marked import MarkedConfig
 
     tables = calls("inlay.evaluate.table", "print_tables")
-    results = [{"task": "held_out", "n": 3}]
+    results = [{"task": "held_out", "n": 3, "settings": {"page": "there/held_out.html"}}]
     seen = calls("inlay.evaluate.run", "evaluate_tasks", result=results, DEFAULT_TASKS=("held_out", "marked"))
     outcome = inlay("evaluate", "run", "--data", "code", "--order", "spm", "--limit", "5", "--json", "seed=4")
-    assert (outcome.status, json.loads(outcome.out)) == (0, {"task": "held_out", "n": 3})
+    assert (outcome.status, json.loads(outcome.out)) == (0, results[0])
     assert tables == []
     target, tasks, data, order, limit, _, options = seen.pop()
     assert (target, tasks, data, order, limit) == ("run", [HeldOutConfig(seed=4)], "code", "spm", 5)
@@ -108,7 +108,7 @@ def test_evaluate(inlay: Callable[..., Any], calls: Callable[..., Any]) -> None:
     assert (options["family"], options["completions"], options["out"]) == (None, None, None)
     assert (options["tests"], options["allow_unsafe"], options["strict"]) == (True, False, False)
 
-    assert inlay("evaluate", "run").status == 0
+    assert inlay("evaluate", "run").out == "answers, failures first: there/held_out.html\n"
     assert tables == [(results,)]
     assert seen.pop()[1] == [HeldOutConfig(), MarkedConfig()], "what needs nothing to be fetched"
 
@@ -132,7 +132,7 @@ def test_evaluate(inlay: Callable[..., Any], calls: Callable[..., Any]) -> None:
 
 
 def test_several_tasks_are_one_object(inlay: Callable[..., Any], calls: Callable[..., Any]) -> None:
-    results = [{"task": "held_out", "n": 3}, {"task": "marked", "n": 10}]
+    results = [{"task": "held_out", "n": 3}, {"task": "marked", "n": 10}]  # no page: nothing was written
     calls("inlay.evaluate.table", "print_tables")
     calls("inlay.evaluate.run", "evaluate_tasks", result=results, DEFAULT_TASKS=("held_out", "marked"))
     found = json.loads(inlay("evaluate", "run", "--json").out)

@@ -291,11 +291,14 @@ def test_no_code_of_the_folder_is_run(folder: Path) -> None:
     assert "modeling_evil" not in sys.modules
 
 
-def test_the_verbs_take_a_folder(saved: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_the_verbs_take_a_folder(
+    saved: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from inlay.cli.complete import complete as verb
     from inlay.cli.judge import evaluate as judge
     from inlay.evaluate.run import evaluate
 
+    monkeypatch.chdir(tmp_path)  # results of what is no run go below the current folder
     (tmp_path / "a.py").write_text("def add(first, second):\n    return first + second\n" * 3)
     verb(str(saved), "max_tokens=4", "family=inlay", file=tmp_path / "a.py", at="2:5", as_json=True)
     assert json.loads(capfdbinary.readouterr().out)["tokens"] <= 4

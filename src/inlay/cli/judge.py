@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Tail = Annotated[str, Parameter(show_default=False)]
 Json = Annotated[bool, Parameter(name="--json", negative=(), show_default=False)]
+ELSEWHERE = "evaluations"
+"""Where results of what is no run go, in the current folder."""
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 
 
@@ -107,6 +109,7 @@ def evaluate(
         strict=strict,
         harnesses=harnesses,
         out=place if place is not None else out,
+        elsewhere=ELSEWHERE,
         skip=_may_skip(task),
     )
     if as_json:
@@ -116,6 +119,8 @@ def evaluate(
         print_tables(results)
         for result in results:
             print_harnesses(result.get("harnesses", {}))
+        for result in results:
+            print(f"answers, failures first: {result['settings']['page']}")
 
 
 def _options(kinds: list[str], overrides: list[str]) -> "tuple[list[TaskConfig], Decoding]":

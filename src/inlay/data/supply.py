@@ -14,6 +14,8 @@ from inlay.config import BadInput
 ENGLISH_SHARE = 0.1
 """Share of English by tokens where there is English beside code and nobody says: 90 % code and 10 % technical English,
 the mix of infilling models that are to follow comments."""
+SLACK = 1e-6
+"""Of the whole, that sources must have more than enough, for shares in digits to be advised."""
 SUM_TOLERANCE = 1e-6
 
 
@@ -145,7 +147,8 @@ def nearest_shares(asked: Mapping[str, float], limits: Mapping[str, float]) -> d
 
 def _nearest(asked: Mapping[str, float], limits: Mapping[str, float]) -> str:
     found = nearest_shares(asked, limits)
-    if found is None:
+    # Sources that are just enough leave one mixture alone, which no digits say: advice that cannot be followed is none.
+    if found is None or sum(limits[name] for name, share in asked.items() if share) < 1.0 + SLACK:
         return "no shares of these sources give so many tokens within their max_epochs"
     return "the nearest shares that can be had: " + ", ".join(f"{name} {text}" for name, text in _digits(found, limits))
 

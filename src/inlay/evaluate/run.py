@@ -6,6 +6,7 @@ not the model, is wrong: it stands at the top of the result with the ids of the 
 the model is asked. It refuses an order that the model was not trained in, and code to run with nothing to run it in.
 """
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -112,6 +113,7 @@ def evaluate_tasks(
     strict: bool = False,
     harnesses: bool = False,
     out: str | Path | None = None,
+    elsewhere: str | Path | None = None,
     save: bool = True,
     skip: Callable[[TaskConfig, BadInput], bool] = lambda task, error: False,
 ) -> list[dict[str, Any]]:
@@ -121,8 +123,9 @@ def evaluate_tasks(
     file of answers. `data`: where the tasks take their examples from (see `Place`); None for each task's own. `order`:
     psm, spm ...; None takes every order the model has. `limit`: the first so many examples. `family`,
     `sequence_length`, `api`, `model`: see `open_subject`. `tests`, `allow_unsafe`, `strict`, `harnesses`: see
-    `Options`. `out`: the folder to write to; None is the run's own, and nothing for what is no run. `skip` may say that
-    a task whose examples cannot be had is left out. Raises BadInput for a wrong target, task, data, order or limit.
+    `Options`. `out`: the folder to write to; None is the run's own, and for what is no run its name under `elsewhere`
+    (None: nothing is written). `skip` may say that a task whose examples cannot be had is left out. Raises BadInput for
+    a wrong target, task, data, order or limit.
     """
     if limit is not None and limit < 1:
         raise BadInput(f"limit = {limit}: evaluate at least one example")
@@ -133,7 +136,7 @@ def evaluate_tasks(
         device=device, dtype=dtype,
     )  # fmt: skip
     try:
-        folder = _folder(subject, out) if save else None
+        folder = _folder(subject, out, elsewhere) if save else None
         options = Options(
             order=order, limit=limit, decoding=decoding, tests=tests, allow_unsafe=allow_unsafe, strict=strict,
             harnesses=harnesses, cache=None if folder is None else folder / "cache",
@@ -149,8 +152,10 @@ def evaluate_tasks(
                 raise
             evaluation = evaluate_examples(subject, task, examples, options, progress)
             if folder is not None:
-                evaluation.result["settings"] |= {"target": where or given, "data": place.data}
-                write(folder, evaluation.result, evaluation.items)
+                result = evaluation.result
+                page = folder / f"{result['name']}.html"
+                result["settings"] |= {"target": where or given, "data": place.data, "page": str(page)}
+                write(folder, result, evaluation.items)
             results.append(evaluation.result)
         if not results:
             raise BadInput("no task has anything to ask; name one with --task, or data with --data")
@@ -347,11 +352,14 @@ def _sandbox(task: TaskConfig, examples: Examples, options: Options) -> Sandbox 
     return open_sandbox(allow_unsafe=options.allow_unsafe)
 
 
-def _folder(subject: Subject, out: str | Path | None) -> Path | None:
+def _folder(subject: Subject, out: str | Path | None, elsewhere: str | Path | None) -> Path | None:
     if out is not None:
         return Path(out)
     run = subject.opened.run if isinstance(subject, LocalSubject) else None
-    return None if run is None else RunDir.open(run).evaluations
+    if run is not None:
+        return RunDir.open(run).evaluations
+    name = re.sub(r"[^\w.-]+", "-", str(subject.identity["name"])).strip("-.") or "model"
+    return None if elsewhere is None else Path(elsewhere) / name
 
 
 def _task(task: str | None, config: TaskConfig | None) -> TaskConfig:

@@ -168,7 +168,7 @@ def test_the_file_says_how_many_samples_there_are(tmp_path: Path) -> None:
     given_decoding = subject.decoding(GREEDY, listed(["a"]))
     assert (given_decoding.samples, given_decoding.title) == (3, "as given, 3 samples")
     assert given_decoding.to_dict() == {"samples": 3}
-    assert subject.decoding(wanted, [example("a")]).samples == 3
+    assert subject.decoding(wanted, listed(["a"])).samples == 3
     with pytest.raises(BadInput, match="lacks answers to 1 of 2"):
         subject.decoding(GREEDY, listed(["a", "b"]))
     with pytest.raises(BadInput, match=r"samples = 2: .* has 3 of each"):
