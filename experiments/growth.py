@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from inlay.config import BadInput, validate
 from inlay.config.compose import apply_overrides, compose_choice
-from inlay.config.files import json_lines, write_atomic
+from inlay.config.files import write_atomic
 from inlay.evaluate.run import evaluate
 from inlay.evaluate.task import TaskConfig, tasks
 from inlay.model import checkpoint
@@ -29,11 +29,6 @@ SHOWN = (
 )  # fmt: skip
 
 
-def tokens_by_step(run: Path) -> dict[int, int]:
-    """Training tokens seen at each logged step."""
-    return {int(one["step"]): int(one["tokens"]) for one in json_lines(run / "metrics.jsonl") if "tokens" in one}
-
-
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Every checkpoint's scores, oldest first."""
     run = Path(options.run)
@@ -42,7 +37,6 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         raise BadInput(f"'{run}' has no checkpoint")
     data = apply_overrides({options.task: compose_choice("evaluate", options.task)}, options.overrides)[options.task]
     task = cast(TaskConfig, validate(tasks.get(data["kind"]), data))
-    seen = tokens_by_step(run)
     found: list[dict[str, Any]] = []
     for folder in folders:
         result = evaluate(
@@ -57,8 +51,9 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
             tests=options.tests,
         )
         step = int(result["settings"]["step"])
+        tokens = int(checkpoint.read_record(folder)["tokens"])
         for row, scores in result["metrics"].items():
-            found.append({"step": step, "tokens": seen.get(step), "row": row, "n": result["n"], "scores": scores})
+            found.append({"step": step, "tokens": tokens, "row": row, "n": result["n"], "scores": scores})
         write_atomic(options.out, json.dumps({"gold": result["gold"], "settings": result["settings"], "rows": found}))
     return found
 
@@ -74,8 +69,7 @@ def table(found: Sequence[dict[str, Any]]) -> str:
             value = score["value"]
             share = name in ("exact", "edit_similarity", "first_line", "syntax_valid", "passed", "stopped")
             cells.append("–" if value is None else f"{100 * value:.1f}" if share else f"{value:.2f}")
-        seen = "?" if row["tokens"] is None else f"{row['tokens'] / 1e6:.1f}M"
-        lines.append(f"| {seen} | {row['row']} | {' | '.join(cells)} |")
+        lines.append(f"| {row['tokens'] / 1e6:.1f}M | {row['row']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

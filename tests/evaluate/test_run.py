@@ -1,3 +1,4 @@
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,18 +7,20 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 import yaml
+from rich.console import Console
 from tests.evaluate.stub_subjects import StubSubject, gold, silent
 
 import inlay.conf
 from inlay.config import BadInput, InlayError, validate
 from inlay.evaluate import run as module
 from inlay.evaluate.answer import Answer
+from inlay.evaluate.harness_table import print_harnesses
 from inlay.evaluate.metrics import METRICS
 from inlay.evaluate.run import Options, evaluate, evaluate_examples, evaluate_opened, evaluate_tasks
 from inlay.evaluate.sandbox.program import Outcome, Program
 from inlay.evaluate.subject import Decoding
 from inlay.evaluate.subjects.local import LocalSubject
-from inlay.evaluate.task import Corpus, Example, Examples, Place, TaskConfig
+from inlay.evaluate.task import Corpus, Example, Examples, Place, TaskConfig, tasks
 from inlay.evaluate.tasks.held_out import HeldOutConfig
 from inlay.infer.open import Opened
 
@@ -276,3 +279,69 @@ def test_bad_input_is_named(run: Path, tmp_path: Path) -> None:
 def test_the_yaml_is_the_default() -> None:
     file = Path(inlay.conf.__path__[0]) / "evaluate" / "held_out.yaml"
     assert validate(HeldOutConfig, yaml.safe_load(file.read_text())) == HeldOutConfig()
+
+
+def test_the_same_answers_under_each_harness(sandbox: FakeSandbox) -> None:
+    def unended(example: Example, sample: int) -> Answer:
+        return Answer(f" {example.middle}wrong = 1\n", "limit", tokens=9)
+
+    result = evaluate_examples(StubSubject(unended), Sums(), sums(), Options(order="psm", harnesses=True)).result
+    rows = {row["name"]: row for row in result["harnesses"]["psm"]}
+    assert rows["raw"]["score"]["value"] == 0.0
+    assert rows["post"]["score"] == rows["post"]["passed"]
+    assert rows["post"]["score"]["value"] == 1.0, "cut at the first line end, the answer is right"
+    assert rows["bigcode"]["score"]["value"] == 0.0
+    assert rows["qwen"]["score"]["value"] == 1.0, "the first line, stripped"
+    assert all(row["gold_exact"]["value"] is not None for row in rows.values())
+    shown = io.StringIO()
+    print_harnesses(result["harnesses"], Console(file=shown, width=100))
+    for row in rows.values():
+        assert row["title"] in shown.getvalue()
+
+
+def test_a_task_of_losses_asks_for_no_answers() -> None:
+    task = tasks.get("real_fim_eval")()
+    examples = task.examples(Place())  # type: ignore[attr-defined]
+    subject = StubSubject(gold)
+    result = evaluate_examples(subject, task, examples, Options(order="psm")).result  # type: ignore[arg-type]
+    assert subject.asked == []
+    scores = result["metrics"]["psm"]
+    characters = [len(example.middle) for example in examples.items]
+    # The stub's loss is one nat a character.
+    assert scores["char_perplexity"]["value"] == pytest.approx(2.718281828)
+    assert scores["char_perplexity"]["n"] == len(characters)
+    for name in ("exact", "stopped", "empty", "syntax_valid", "edit_similarity"):
+        assert scores[name]["value"] is None, name
+
+
+def test_splits_of_a_benchmark_lie_side_by_side(tmp_path: Path, run: Path) -> None:
+    task = tasks.get("humaneval_infilling")
+    names = set()
+    for split in ("single-line", "random-span"):
+        config = validate(task, {"kind": "humaneval_infilling", "split": split, "max_tokens": 16})
+        result = evaluate(run, config=config, limit=1, tests=False)  # type: ignore[arg-type]
+        names.add(result["name"])
+        assert (result["task"], result["sample"]) == ("humaneval_infilling", True)
+        assert (run / "evaluations" / f"{result['name']}.html").is_file()
+    assert names == {"humaneval_infilling-single-line-sample", "humaneval_infilling-random-span-sample"}
+
+
+def test_what_is_no_run_is_written_below_the_folder_that_is_named(tmp_path: Path) -> None:
+    completions = tmp_path / "mine.jsonl"
+    task = tasks.get("marked")()
+    examples = task.examples(Place())  # type: ignore[attr-defined]
+    lines = [json.dumps({"id": example.id, "completion": example.middle}) for example in examples.items]
+    completions.write_text("\n".join(lines))
+    (result,) = evaluate_tasks(None, [task], completions=completions, elsewhere=tmp_path / "there")  # type: ignore[list-item]
+    assert result["metrics"]["given"]["exact"]["value"] == 1.0
+    assert result["settings"]["page"] == str(tmp_path / "there" / "mine.jsonl" / "marked.html")
+    assert (tmp_path / "there" / "mine.jsonl" / "marked.json").is_file()
+    assert result["metrics"]["given"]["stopped"]["value"] is None, "the file does not say"
+
+
+def test_a_budget_without_room_is_refused_before_anything_runs(opened: Opened, sandbox: FakeSandbox) -> None:
+    subject = LocalSubject(opened)
+    task = Sums(max_tokens=opened.sequence_length)
+    with pytest.raises(BadInput, match="leave no room for a prompt"):
+        evaluate_examples(subject, task, sums(), Options())
+    assert sandbox.ran == []

@@ -85,12 +85,11 @@ def result_of(
 
 
 def _name(task: TaskConfig, examples: Examples) -> str:
-    """The task's, with the split where a published benchmark was asked for one alone: results of two splits lie side by
-    side."""
+    """The task's, with the split where one alone was asked, and apart for a shipped sample: results of two splits lie
+    side by side, and a sample never takes the place of a score."""
     splits = {example.category for example in examples.items}
-    if not task.CITATION or len(splits) != 1:
-        return task.kind
-    return f"{task.kind}-{re.sub('[^A-Za-z0-9._-]+', '-', splits.pop()).strip('-')}"
+    split = f"-{re.sub('[^A-Za-z0-9._-]+', '-', splits.pop()).strip('-')}" if task.SPLITS and len(splits) == 1 else ""
+    return f"{task.kind}{split}{'-sample' if examples.sample else ''}"
 
 
 def versions() -> dict[str, str]:

@@ -132,6 +132,8 @@ class TaskConfig(Config):
     """Whether `program` gives something to run."""
     GENERATES: ClassVar[bool] = True
     """Whether the model is asked for answers; a task of losses alone asks none."""
+    SPLITS: ClassVar[bool] = False
+    """Whether categories are splits of a benchmark, each with scores of its own."""
     CITATION: ClassVar[str] = ""
     """Where the benchmark was published."""
 

@@ -35,6 +35,7 @@ class HumanEvalInfillingConfig(TaskConfig):
 
     EXECUTES = True
     POST = "none: its harness runs the raw text (openai/human-eval-infilling)"
+    SPLITS = True
     CITATION = "Bavarian et al. 2022, Efficient Training of Language Models to Fill in the Middle, arXiv 2207.14255"
 
     kind: Literal["humaneval_infilling"] = "humaneval_infilling"

@@ -37,6 +37,7 @@ class RealFimEvalConfig(TaskConfig):
         Metric("token_perplexity", "ppl/token", f"perplexity per token {_MEAN}", "low", share=False),
     )
     GENERATES: ClassVar[bool] = False
+    SPLITS: ClassVar[bool] = True
     CITATION: ClassVar[str] = "Gong et al. 2025, Structure-Aware Fill-in-the-Middle Pretraining for Code, 2506.00204"
 
     kind: Literal["real_fim_eval"] = "real_fim_eval"

@@ -55,6 +55,7 @@ class SafimConfig(TaskConfig):
         " the tree around the gap is unchanged; control, Python's first line that is not blank, elsewhere up to the"
         " bracket that closes the gap's; api, up to the end of the first call"
     )
+    SPLITS = True
     CITATION = "Gong et al. 2024, Evaluation of LLMs on Syntax-Aware Code Fill-in-the-Middle Tasks, arXiv 2403.04814"
     METRICS = (
         Metric(
