@@ -72,7 +72,7 @@ def print_tables(results: Sequence[dict[str, Any]], console: Console | None = No
         main = main_metric(result)
         for row, scores in result["metrics"].items():
             table.add_row(
-                Text(_plain(str(result.get("name") or result["task"]))),
+                Text(_plain(str(result.get("name") or f"{result['task']}{'-sample' if result.get('sample') else ''}"))),
                 Text(_plain(row_title(result, row))),
                 f"{_floor(100 * result['gold']['exact'])}{'' if not gold_lines(result['gold']) else ' !'}",
                 metric_title(result, main),
