@@ -345,3 +345,15 @@ def test_a_budget_without_room_is_refused_before_anything_runs(opened: Opened, s
     with pytest.raises(BadInput, match="leave no room for a prompt"):
         evaluate_examples(subject, task, sums(), Options())
     assert sandbox.ran == []
+
+
+def test_a_part_does_not_take_the_place_of_the_whole(run: Path) -> None:
+    whole = evaluate(run, config=SMALL)
+    part = evaluate(run, config=SMALL, limit=4)
+    assert (whole["name"], part["name"]) == ("held_out", "held_out-first-4")
+    folder = run / "evaluations"
+    assert json.loads((folder / "held_out.json").read_text())["n"] == whole["n"] == 16
+    assert json.loads((folder / "held_out-first-4.json").read_text())["n"] == 4
+    assert evaluate(run, config=SMALL)["name"] == "held_out", "the whole takes its own place"
+    (folder / "held_out.json").write_text("cut short")
+    assert evaluate(run, config=SMALL, limit=4)["name"] == "held_out"

@@ -6,6 +6,7 @@ not the model, is wrong: it stands at the top of the result with the ids of the 
 the model is asked. It refuses an order that the model was not trained in, and code to run with nothing to run it in.
 """
 
+import json
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -153,6 +154,7 @@ def evaluate_tasks(
             evaluation = evaluate_examples(subject, task, examples, options, progress)
             if folder is not None:
                 result = evaluation.result
+                result["name"] = _beside_fuller(folder, result)
                 page = folder / f"{result['name']}.html"
                 result["settings"] |= {"target": where or given, "data": place.data, "page": str(page)}
                 write(folder, result, evaluation.items)
@@ -360,6 +362,18 @@ def _folder(subject: Subject, out: str | Path | None, elsewhere: str | Path | No
         return RunDir.open(run).evaluations
     name = re.sub(r"[^\w.-]+", "-", str(subject.identity["name"])).strip("-.") or "model"
     return None if elsewhere is None else Path(elsewhere) / name
+
+
+def _beside_fuller(folder: Path, result: dict[str, Any]) -> str:
+    """The result's name, or one of its own where a fuller result of the same model has that name."""
+    name = str(result["name"])
+    try:
+        old = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        same = old["settings"]["weights_hash"] == result["settings"]["weights_hash"]
+        fuller = same and int(old["n"]) > result["n"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return name  # none, or of no version that says so
+    return f"{name}-first-{result['n']}" if fuller and result["n"] < result["of"] else name
 
 
 def _task(task: str | None, config: TaskConfig | None) -> TaskConfig:
