@@ -29,11 +29,13 @@ def under_each(task: TaskConfig, answered: Sequence[Answered], runner: "Runner",
     """The rows of `compare`, with tests run on what each harness keeps of the answers, and `score`: tests passed where
     the harness runs tests and they could be run, else its own equality."""
     passed: dict[str, list[bool | None]] = {}
+    kept: dict[str, list[str]] = {}
     for harness in harnesses(task):
-        texts = [(one.example, harness.post(one.example, one.answer.text)) for one in answered]
+        kept[harness.name] = [harness.post(one.example, one.answer.text) for one in answered]
+        texts = [(one.example, text) for one, text in zip(answered, kept[harness.name], strict=True)]
         outcomes = runner.outcomes(texts, f"run tests as {harness.name}, {order}")
         passed[harness.name] = [None if one is None else one.passed for one in outcomes]
-    rows = compare(answered, task, passed)
+    rows = compare(answered, task, passed, kept=kept)
     for row in rows:
         ran = row["runs"] and row["passed"]["value"] is not None
         row["score"] = row["passed"] if ran else row["exact"]

@@ -49,20 +49,23 @@ def compare(
     task: TaskConfig,
     passed: Mapping[str, Sequence[bool | None]] | None = None,
     workers: int = 2,
+    kept: Mapping[str, Sequence[str]] | None = None,
 ) -> list[dict[str, Any]]:
     """A row a harness: `name`, `title`, `rule`, `source`, `runs`, and scores (value, low, high, n): `exact`, its own
     equality (that of the edited text with the gold where it runs tests); `valid`, the edited answer parses in its place
     (Python: compiles), where the gold does; `gold_exact` and `gold_valid`, the same of the gold's text; `passed`.
 
-    `passed`: by harness, what running each answer after its `post` said. Intervals are bootstrapped over groups.
+    `passed`: by harness, what running each answer after its `post` said; `kept`: by harness, what `post` kept of each
+    answer, where that is known already (some rules parse for it). Intervals are bootstrapped over groups.
     """
     with Validity(workers) as validity:
         golds = [item.example.middle for item in items]
         clean = _valid(items, golds, validity)
         rows = []
         for harness in harnesses(task):
+            known = (kept or {}).get(harness.name)
             sides = {
-                "": [harness.post(item.example, item.answer.text) for item in items],
+                "": list(known) if known else [harness.post(item.example, item.answer.text) for item in items],
                 "gold_": [harness.post(item.example, gold) for item, gold in zip(items, golds, strict=True)],
             }
             facts: dict[str, list[bool | None]] = {}

@@ -197,18 +197,22 @@ class Engine:
                     row.reference_logprobs = found[different[pair]]
                 yield from self._decode(cache, logits, rows, max_tokens, sampling, deadline, infill_sampler)
 
+    def check_scored(self, rows: Sequence[Sequence[int]], firsts: Sequence[int]) -> None:
+        """Raises as `score` does."""
+        limit = self.opened.sequence_length
+        for index, (row, begin) in enumerate(zip(rows, firsts, strict=True)):
+            if len(row) > limit:
+                raise BadInput(f"row {index} has {len(row)} tokens, more than the context of {limit}")
+            if not 1 <= begin <= len(row):
+                raise ValueError(f"row {index} of {len(row)} tokens cannot be scored from {begin} on")
+
     def score(self, rows: Sequence[Sequence[int]], firsts: Sequence[int]) -> Iterator[tuple[int, tuple[float, ...]]]:
         """Yields (row index, log-probabilities of its ids from index `firsts[row]` on, in nats), teacher-forced.
 
         A first id has nothing before it, so that `firsts` are at least 1. Raises BadInput for a row beyond the trained
         context, ValueError for a first that is 0 or behind the row's end.
         """
-        limit = self.opened.sequence_length
-        for index, (row, begin) in enumerate(zip(rows, firsts, strict=True)):
-            if len(row) > limit:
-                raise BadInput(f"row {index} has {len(row)} tokens, more than the trained context of {limit}")
-            if not 1 <= begin <= len(row):
-                raise ValueError(f"row {index} of {len(row)} tokens cannot be scored from {begin} on")
+        self.check_scored(rows, firsts)
         order = sorted(range(len(rows)), key=lambda index: (-len(rows[index]), index))
         while order:
             fitting = max(1, min(self.batch_rows, SCORED_TOKENS // len(rows[order[0]])))

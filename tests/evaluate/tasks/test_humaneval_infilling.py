@@ -1,10 +1,10 @@
 """HumanEval-Infilling: splits, groups, the program that is run, and how fragile a gold answer is."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.evaluate.tasks.data_files import place, runs
 
 from inlay.config import BadInput, validate
 from inlay.evaluate.task import Example, Place
@@ -25,21 +25,8 @@ def row(name: str = "SingleLineInfilling/HumanEval/3/L0", **changes: Any) -> dic
     return {key: value for key, value in {**start, **changes}.items() if value is not None}
 
 
-def place(folder: Path, *rows: dict[str, Any]) -> Place:
-    path = folder / "rows.jsonl"
-    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
-    return Place(data=str(path))
-
-
 def passes(example: Example, middle: str) -> bool:
-    """Runs a known program in this process: the witness for what `program` puts together."""
-    program = TASK.program(example, middle)
-    assert program is not None
-    try:
-        exec(program.source, {})
-    except Exception:
-        return False
-    return True
+    return runs(TASK.program(example, middle))
 
 
 def test_an_example_of_the_published_format(tmp_path: Path) -> None:

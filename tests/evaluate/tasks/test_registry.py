@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.evaluate.tasks.data_files import place
 
 import inlay.conf
 from inlay.config import BadInput, InlayError, validate
@@ -37,11 +38,6 @@ def shipped(kind: str, limit: int | None = None) -> Examples:
 
 def lines(kind: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (SAMPLES / f"{kind}.jsonl").read_text("utf-8").splitlines()]
-
-
-def written(folder: Path, rows: list[dict[str, Any]], name: str = "rows.jsonl") -> Place:
-    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return Place(data=str(folder / name))
 
 
 def test_the_registry_has_the_benchmarks_of_this_room() -> None:
@@ -154,11 +150,11 @@ def test_gold_of_compiled_languages_passes_its_tests(kind: str, sandbox: Sandbox
 def test_the_hash_follows_the_data(kind: str, tmp_path: Path) -> None:
     rows = lines(kind)
     sample = shipped(kind)
-    same = task(kind).examples(written(tmp_path, rows))
+    same = task(kind).examples(place(tmp_path, *rows))
     assert (same.hash, same.items) == (sample.hash, sample.items)
     assert (sample.sample, same.sample) == (True, False)
-    assert task(kind).examples(written(tmp_path, rows[:-1])).hash != sample.hash
-    assert task(kind).examples(written(tmp_path, [*rows[:-1], rows[-1] | {"note": "x"}])).hash != sample.hash
+    assert task(kind).examples(place(tmp_path, *rows[:-1])).hash != sample.hash
+    assert task(kind).examples(place(tmp_path, *rows[:-1], rows[-1] | {"note": "x"})).hash != sample.hash
 
 
 @pytest.mark.parametrize("kind", IN_LINES)
@@ -174,7 +170,7 @@ def test_one_line_for_what_is_wrong_with_the_data(kind: str, tmp_path: Path) -> 
 
     try:
         # Data without ids of its own may hold a row twice, as two examples.
-        twice = made.examples(written(tmp_path, [*rows, rows[0]])).items
+        twice = made.examples(place(tmp_path, *rows, rows[0])).items
         assert len({one.id for one in twice}) == len(twice) == len(rows) + 1
     except BadInput as error:
         assert "comes twice" in str(error)
@@ -182,7 +178,7 @@ def test_one_line_for_what_is_wrong_with_the_data(kind: str, tmp_path: Path) -> 
     for key in rows[0]:
         broken = [{name: value for name, value in rows[0].items() if name != key}, *rows[1:]]
         try:
-            made.examples(written(tmp_path, broken))
+            made.examples(place(tmp_path, *broken))
         except BadInput as error:
             assert "rows.jsonl, line 1" in str(error)
             assert f"'{key}'" in str(error)

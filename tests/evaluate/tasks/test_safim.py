@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.evaluate.tasks.data_files import place
 
 from inlay.config import BadInput
 from inlay.evaluate.safim_rules import (
@@ -36,11 +37,6 @@ def row(**changes: Any) -> dict[str, Any]:
         "unit_tests": json.dumps(TESTS),
     }
     return start | changes
-
-
-def place(folder: Path, *rows: dict[str, Any], name: str = "rows.jsonl") -> Place:
-    (folder / name).write_text("".join(json.dumps(one) + "\n" for one in rows))
-    return Place(data=str(folder / name))
 
 
 def test_an_example_of_the_published_format(tmp_path: Path) -> None:

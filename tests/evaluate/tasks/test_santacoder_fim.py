@@ -1,15 +1,15 @@
 """SantaCoder's single lines: its exact match, the line ends that its data has lost, and the tests put together."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.evaluate.tasks.data_files import place, runs
 
 from inlay.config import BadInput
-from inlay.evaluate.task import Example, Place
+from inlay.evaluate.task import Example
 from inlay.evaluate.tasks.santacoder_fim import SantacoderFimConfig
 
 TASK = SantacoderFimConfig()
@@ -30,20 +30,8 @@ def built(line: int, language: str = "py") -> dict[str, Any]:
     }
 
 
-def place(folder: Path, *rows: dict[str, Any]) -> Place:
-    path = folder / "rows.jsonl"
-    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
-    return Place(data=str(path))
-
-
 def passes(task: SantacoderFimConfig, example: Example, middle: str) -> bool:
-    program = task.program(example, middle)
-    assert program is not None
-    try:
-        exec(program.source, {})
-    except Exception:
-        return False
-    return True
+    return runs(task.program(example, middle))
 
 
 def test_an_example_of_the_published_format(tmp_path: Path) -> None:

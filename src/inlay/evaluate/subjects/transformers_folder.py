@@ -144,12 +144,7 @@ class _Engine(Engine):
 
     def score(self, rows: Sequence[Sequence[int]], firsts: Sequence[int]) -> Iterator[tuple[int, tuple[float, ...]]]:
         """As the parent's."""
-        limit = self.opened.sequence_length
-        for index, (row, begin) in enumerate(zip(rows, firsts, strict=True)):
-            if len(row) > limit:
-                raise BadInput(f"row {index} has {len(row)} tokens, more than the context of {limit}")
-            if not 1 <= begin <= len(row):
-                raise ValueError(f"row {index} of {len(row)} tokens cannot be scored from {begin} on")
+        self.check_scored(rows, firsts)
         # Rows of like need together: how many places want logits decides what a batch holds.
         order = sorted(range(len(rows)), key=lambda index: (len(rows[index]) - firsts[index], len(rows[index]), index))
         while order:
