@@ -181,6 +181,19 @@ def test_large_files_are_told_as_such(attack):
     )
 
 
+@pytest.mark.parametrize(
+    "made", ["open(f'{d}/{n}', 'w').close()", "os.mkdir(f'{d}/{n}')", "os.symlink('x', f'{d}/{n}')"]
+)
+@pytest.mark.parametrize("where", ["safe", "unsafe"])
+def test_many_empty_files(request, where, made):
+    # Empty files take no byte of the folder's room, and memory of the machine's that nobody counts.
+    source = f"import os\nfor k in range(1000):\n    d = f'd{{k}}'; os.mkdir(d)\n    for n in range(1000): {made}\n"
+    outcome = request.getfixturevalue(where).run(python(source))
+    assert outcome.cause == "file_size", outcome
+    assert "10,000 files" in outcome.detail
+    assert request.getfixturevalue(where).run(python("for n in range(5000): open(f'{n}', 'w').close()")).passed
+
+
 # ---- reaching out ----------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from inlay.config import BadInput, InlayError
 from inlay.evaluate.sandbox import Case, Limits, Program, open_sandbox
 from inlay.evaluate.sandbox import base as base_module
 from inlay.evaluate.sandbox import bubblewrap as bubblewrap_module
+from inlay.evaluate.sandbox import launcher as launcher_module
 from inlay.evaluate.sandbox.bubblewrap import Bubblewrap
 from inlay.evaluate.sandbox.launcher import receive, send
 from inlay.evaluate.sandbox.unsafe import UnsafeSubprocess
@@ -51,6 +53,59 @@ def test_a_bubblewrap_that_does_not_work_is_found_out(monkeypatch, tmp_path):
     with pytest.raises(BadInput, match=r"does not work here: .*(no permission|bwrap)") as caught:
         open_sandbox()
     assert "\n" not in str(caught.value)
+
+
+ONE_USER = """
+from inlay.evaluate.sandbox import Program, open_sandbox
+from inlay.evaluate.sandbox.launcher import may_become
+assert not may_become(65520)
+for unsafe in (False, True):
+    with open_sandbox(allow_unsafe=unsafe) as sandbox:
+        assert sandbox.safe
+        assert sandbox.run(Program("python", "assert 1 + 1 == 2")).passed
+        assert sandbox.run(Program("python", "assert 1 + 1 == 3")).cause == "wrong"
+from inlay.evaluate.sandbox.unsafe import UnsafeSubprocess
+with UnsafeSubprocess() as sandbox:
+    assert "as root" in sandbox.name
+    assert sandbox.run(Program("python", "assert 1 + 1 == 2")).passed
+"""
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare on this machine")
+def test_a_container_that_knows_one_user_alone(safe):
+    """Rootless Podman without subordinate ids: root there cannot give itself up, and bubblewrap works."""
+    inside = ["unshare", "--user", "--map-root-user"]
+    probe = [*inside, "bwrap", "--ro-bind", "/", "/", "--unshare-all", "--proc", "/proc", "/bin/true"]
+    if subprocess.run(probe, capture_output=True).returncode != 0:
+        pytest.skip("this system lets nobody make such a container, or bubblewrap itself does not work in one")
+    done = subprocess.run([*inside, sys.executable, "-c", ONE_USER], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("users", "groups", "setgroups", "capabilities", "expected"),
+    [
+        ("0 0 4294967295", "0 0 4294967295", "allow", "000001ffffffffff", True),
+        ("0 100000 65536", "0 100000 65536", "allow", "00000000a80425fb", True),
+        ("0 1000 1", "0 1000 1", "deny", "000001ffffffffff", False),
+        ("0 1000 1\n1 100000 65536", "0 1000 1\n1 100000 65536", "allow", "000001ffffffffff", True),
+        ("0 1000 1\n1 100000 1000", "0 1000 1\n1 100000 1000", "allow", "000001ffffffffff", False),
+        ("0 0 4294967295", "0 0 4294967295", "allow", "0000000000000000", False),
+    ],
+)
+def test_who_can_be_given_up(monkeypatch, users, groups, setgroups, capabilities, expected):
+    files = {
+        "uid_map": users,
+        "gid_map": groups,
+        "setgroups": setgroups,
+        "status": f"Name:\tx\nCapEff:\t{capabilities}",
+    }
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr("builtins.open", lambda path, *_: io.StringIO(files[path.removeprefix("/proc/self/")] + "\n"))
+    assert launcher_module.may_become(65520) is expected
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert not launcher_module.may_become(65520)
 
 
 def test_a_home_is_never_shown(monkeypatch):

@@ -10,13 +10,13 @@ from inlay.evaluate.sandbox import Case, Program
 from inlay.evaluate.sandbox.steps import Ran, Step
 from inlay.evaluate.sandbox.verdict import compile_failure, judge, plain, same_output, telling_line
 
-STEP = Step(("x",), "exec", (), b"", 3.0, 1 << 30, 0, 32, 1 << 20, 1 << 20, 1 << 20)
+STEP = Step(("x",), "exec", (), b"", 3.0, 1 << 30, 0, 32, 1 << 20, 1 << 20, 1 << 20, 100)
 PASSED = Ran(0, None, 0.1, 0, 0, True, True, b"", b"", b"s+")
 PROGRAM = Program("python", "")
 
 
-def cause(ran=PASSED, case=PROGRAM.cases[0], program=PROGRAM, tells_end=True, **changes):
-    return judge(dataclasses.replace(ran, **changes), STEP, case, program, tells_end)
+def cause(ran=PASSED, case=PROGRAM.cases[0], program=PROGRAM, **changes):
+    return judge(dataclasses.replace(ran, **changes), STEP, case, program)
 
 
 def test_an_end_with_the_number_and_status_0_passes():
@@ -36,6 +36,7 @@ def test_an_end_with_the_number_and_status_0_passes():
         ({"killed": "memory"}, "memory"),
         ({"killed": "output"}, "output"),
         ({"killed": "processes"}, "processes"),
+        ({"killed": "files"}, "file_size"),
         ({"status": 1, "processes": 32}, "processes"),
         ({"status": 1, "result": b"s+-wrong AssertionError (line 1)"}, "wrong"),
         ({"status": 1, "result": b"s+-memory MemoryError (line 1)"}, "memory"),
@@ -60,11 +61,6 @@ def test_causes(changes, expected):
 def test_a_number_beside_a_status_does_not_pass():
     assert cause(status=1)[0] != "passed"
     assert cause(killed="timeout")[0] != "passed"
-
-
-def test_where_the_end_cannot_be_told_the_status_decides():
-    assert cause(ended=False, tells_end=False)[0] == "passed"
-    assert cause(ended=False, tells_end=False, status=1)[0] == "error"
 
 
 def test_expected_output_decides_and_a_bad_status_spoils_it():

@@ -23,6 +23,7 @@ MOST_WORKERS = 8
 _HELLO_SECONDS = 30.0
 _PRODUCT_BYTES = 256 * MEBI
 _COMPILER_PROCESSES = 256
+_COMPILER_FILES = 50_000
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
@@ -130,7 +131,8 @@ class Sandbox(ABC):
         plan = tools.plan(program)
         if not program.cases:
             raise BadInput("a program needs at least one case: Case() asks that it reaches its end")
-        source = File(plan.file, program.source.encode("utf-8", "surrogatepass"))
+        text = program.source if plan.source is None else plan.source
+        source = File(plan.file, text.encode("utf-8", "surrogatepass"))
         files, seconds, compiled = (source, *plan.files), 0.0, None
         if plan.compile is not None:
             step = _compile_step(plan.compile, tools, files)
@@ -144,7 +146,7 @@ class Sandbox(ABC):
             step = _run_step(plan, tools, files, program.limits, case)
             ran = self._step(tools, step)
             seconds += ran.seconds
-            cause, said, detail = judge(ran, step, case, program, plan.tells_end)
+            cause, said, detail = judge(ran, step, case, program)
             compiled = compiled if said is None else said
             if cause != "passed":
                 return Outcome("failed", cause, compiled, seconds, detail)
@@ -238,6 +240,7 @@ def _compile_step(command: tuple[str, ...], tools: Toolchain, files: tuple[File,
         processes=_COMPILER_PROCESSES,
         file_bytes=_PRODUCT_BYTES,
         folder_bytes=2 * _PRODUCT_BYTES,
+        files_most=_COMPILER_FILES,
         output_bytes=_PRODUCT_BYTES,
     )
 
@@ -256,6 +259,7 @@ def _run_step(plan: Plan, tools: Toolchain, files: tuple[File, ...], limits: Lim
         processes=limits.processes + tools.processes,
         file_bytes=limits.file_bytes,
         folder_bytes=limits.file_bytes + sum(len(one.content) for one in files) + MEBI,
+        files_most=limits.files,
         output_bytes=limits.output_bytes,
     )
 

@@ -4,12 +4,13 @@ What a program sees: /usr, the interpreter and its language's toolchain, read-on
 memory; /dev/null, zero, full, random and urandom; a /proc of its own processes. It runs as an unprivileged user in new
 user, mount, process, network, IPC, host-name and cgroup namespaces, without a terminal, with a system call filter
 (`system_calls`). Started by root, the launcher gives root up before bubblewrap starts: the system's limit on processes
-does not bind root.
+does not bind root. Root of a container that knows no other user cannot give itself up; it is nobody outside, and the
+number of processes is then held by watching alone.
 
 What is left to an adversary: faults of the kernel; reading what lies under /usr; and, inside its own process, the tests
 themselves (a function that returns an object equal to everything, or that searches the interpreter's frames for the
-secret number and writes it). Memory is watched every 20 ms and not charged by a cgroup, so a burst may pass the limit
-for that long.
+secret number and writes it). Memory and the number of files are watched every 20 ms, so a burst may pass the limit for
+that long.
 """
 
 import os
@@ -20,6 +21,7 @@ from typing import Any
 from inlay.config import BadInput, InlayError
 from inlay.evaluate.sandbox.base import Sandbox
 from inlay.evaluate.sandbox.languages import base_python, showable, toolchain
+from inlay.evaluate.sandbox.launcher import may_become
 from inlay.evaluate.sandbox.program import Limits, Program
 from inlay.evaluate.sandbox.system_calls import system_call_filter
 
@@ -29,8 +31,8 @@ _NAMESPACES = [
 ]
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-_SETTINGS = ("/etc/ld.so.cache", "/etc/alternatives")
-"""Of /etc, what tools are found by; a Java installation keeps its own settings there, too."""
+_SETTINGS = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/mono")
+"""Of /etc, what tools are found by; Mono and Java keep their own settings there, too."""
 _UIDS = range(65520, 65534)
 """Users that no distribution gives away (systemd's list of user ids); one for each worker."""
 _INSTALL = "install bubblewrap (apt install bubblewrap, dnf install bubblewrap)"
@@ -72,7 +74,7 @@ class Bubblewrap(Sandbox):
         setup = {
             "wrapper": self._wrapper,
             "shown": list(shown),
-            "uid": _UIDS[slot % len(_UIDS)] if os.geteuid() == 0 else None,
+            "uid": uid if may_become(uid := _UIDS[slot % len(_UIDS)]) else None,
             "environment": environment("{box}"),
             "count_processes": True,
         }

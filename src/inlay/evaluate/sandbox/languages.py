@@ -15,73 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from inlay.evaluate.sandbox import guards
 from inlay.evaluate.sandbox.program import Program
 from inlay.evaluate.sandbox.steps import File
 
 MEBI = 1 << 20
-
-GUARD_C = r"""
-#include <stdlib.h>
-#include <unistd.h>
-static volatile int inlay_left;
-extern void __real_exit(int) __attribute__((noreturn));
-void __wrap_exit(int) __attribute__((noreturn));
-void __wrap_exit(int status) { inlay_left = 1; __real_exit(status); }
-__attribute__((destructor)) static void inlay_end(void) {
-  char text[1 + 32] = "+";
-  if (!inlay_left && read(3, text + 1, 32) == 32 && write(4, text, 33) == 33) return;
-}
-"""
-"""Linked into C, C++ and Rust: a return from `main` says the secret number, `exit` called by the program does not."""
-
-GUARD_JAVA = """
-import java.io.*;
-public class InlayGuard {
-  public static void main(String[] arguments) throws Throwable {
-    byte[] text = new byte[33];
-    text[0] = '+';
-    try (FileInputStream in = new FileInputStream("/proc/self/fd/3")) { in.readNBytes(text, 1, 32); }
-    FileOutputStream out = new FileOutputStream("/proc/self/fd/4");
-    try {
-      java.lang.reflect.Method start = Class.forName(arguments[0]).getDeclaredMethod("main", String[].class);
-      start.setAccessible(true);
-      start.invoke(null, (Object) new String[0]);
-    } catch (java.lang.reflect.InvocationTargetException error) {
-      throw error.getCause();
-    }
-    out.write(text);
-    out.close();
-  }
-}
-"""
-"""Started in the place of the program's class; `System.exit` in it never comes back here."""
-
-GUARD_JAVASCRIPT = """
-const fs = require("fs"), vm = require("vm"), wrap = require("module").wrap;
-const name = process.argv[1], nonce = Buffer.alloc(32), write = fs.writeSync;
-const length = fs.readSync(3, nonce, 0, 32);
-fs.closeSync(3);
-const checked = /[.]c?js$/.test(name);
-if (checked) {
-  try { new vm.Script(wrap(fs.readFileSync(name, "utf8").replace(/^#!.*/, "")), { filename: name }); }
-  catch (error) { write(4, "!" + error); process.reallyExit(1); }
-}
-write(4, checked ? "+" : "?");
-let done = false;
-process.on("beforeExit", () => { if (!done && !process.exitCode) { done = true; write(4, nonce, 0, length); } });
-"""
-"""Loaded before the program: node says "beforeExit" when nothing is left to do, and not for `process.exit`."""
-
-GUARD_BASH = r"""
-IFS= read -r -N 32 -u 3 __inlay_number; exec 3<&-
-bash -n "$1" || { printf '!' >&4; exit 2; }
-printf '+' >&4
-. "$1"
-__inlay_status=$?
-[ "$__inlay_status" = 0 ] && printf %s "$__inlay_number" >&4
-exit "$__inlay_status"
-"""
-"""Sources the program: its `exit` never comes back here, nor does a failed command under `set -e`."""
 
 ZIP = (
     "import os,sys,zipfile\n"
@@ -99,6 +37,8 @@ class Plan:
     file: str
     """Name of the source file."""
     run: tuple[str, ...]
+    source: str | None = None
+    """What stands in that file, where it is not the program's text alone: its end, or its entry, says something."""
     compile: tuple[str, ...] | None = None
     """Prints what is to be run (diagnostics on standard error); None: the source is run."""
     product: str = "program"
@@ -107,8 +47,6 @@ class Plan:
     """Files of ours beside the program's."""
     python: bool = False
     """Whether the runner runs it itself."""
-    tells_end: bool = True
-    """Whether leaving early is told from reaching the end; else a status of 0 counts as the end."""
 
 
 @dataclass(frozen=True)
@@ -189,8 +127,10 @@ def _javascript(language: str = "javascript") -> Toolchain | None:
         options = ["--experimental-strip-types", "--no-warnings"] if typescript else []
         heap = max(64, program.limits.memory_bytes // MEBI)
         run = [node, *options, f"--max-old-space-size={heap}", "--require", "{box}/inlay_guard.cjs"]
-        guard = File("inlay_guard.cjs", GUARD_JAVASCRIPT.encode())
-        return Plan(program.file or name, (*run, "{box}/" + (program.file or name)), files=(guard,))
+        guard = File("inlay_guard.cjs", guards.JAVASCRIPT.encode())
+        ending = "" if _prints(program) else guards.JAVASCRIPT_ENDING
+        run.append("{box}/" + (program.file or name))
+        return Plan(program.file or name, tuple(run), program.source + ending, files=(guard,))
 
     hello = "const one: number = 1;\n" if typescript else "const one = 1;\nif (one !== 1) throw one;\n"
     return Toolchain(
@@ -209,13 +149,13 @@ def _c(language: str) -> Toolchain | None:
 
     def plan(program: Program) -> Plan:
         file = program.file or name
-        guard = "" if program.cases[0].expected is not None else "-Wl,--wrap=exit -x c inlay_guard.c"
+        guard = "" if _prints(program) else "-Wl,--wrap=main -x c inlay_guard.c"
         script = f'"$0" -O1 -w -o out {options} "$1" {guard} -lm 1>&2 && exec cat out'
         return Plan(
             file,
             ("{box}/program",),
-            ("/bin/sh", "-c", script, compiler, file),
-            files=(File("inlay_guard.c", GUARD_C.encode()),),
+            compile=("/bin/sh", "-c", script, compiler, file),
+            files=(File("inlay_guard.c", guards.C.encode()),),
         )
 
     return Toolchain(language, plan, "int main() { return 0; }\n", prefixes)
@@ -235,7 +175,7 @@ def _rust() -> Toolchain | None:
 
     def plan(program: Program) -> Plan:
         file = program.file or "program.rs"
-        guard = "" if program.cases[0].expected is not None else "-C link-arg=guard.o -C link-arg=-Wl,--wrap=exit"
+        guard = "" if _prints(program) else "-C link-arg=guard.o -C link-arg=-Wl,--wrap=main"
         script = (
             '"$2" -c -o guard.o inlay_guard.c 1>&2 && "$0" --edition 2021 -A warnings -C debuginfo=0 -C opt-level=1 '
             f'-C linker="$2" {guard} -o out "$1" 1>&2 && exec cat out'
@@ -243,8 +183,8 @@ def _rust() -> Toolchain | None:
         return Plan(
             file,
             ("{box}/program",),
-            ("/bin/sh", "-c", script, compiler, file, linker[0]),
-            files=(File("inlay_guard.c", GUARD_C.encode()),),
+            compile=("/bin/sh", "-c", script, compiler, file, linker[0]),
+            files=(File("inlay_guard.c", guards.C.encode()),),
         )
 
     return Toolchain("rust", plan, "fn main() {}\n", (*prefixes, *linker[1]), compile_seconds=60.0, processes=0)
@@ -265,16 +205,16 @@ def _java() -> Toolchain | None:
         main = (f"{package[1]}." if package else "") + (classes[-1] if classes else file.removesuffix(".java"))
         heap = f"-Xmx{max(32, program.limits.memory_bytes // MEBI)}m"
         flags = " ".join(f"-J{one}" for one in quiet.split())
-        guard = "" if program.cases[0].expected is not None else "InlayGuard.java"
+        guard = "" if _prints(program) else "InlayGuard.java"
         python = base_python()[0]
         script = f'"$0" {flags} -nowarn -encoding UTF-8 -d classes "$1" {guard} 1>&2 && exec "$2" -S -c "$3" classes'
         run = [runtime[0], *quiet.split(), heap, "-Xss16m", "-ea", "-cp", "{box}/program.jar"]
         return Plan(
             file,
             (*run, *(("InlayGuard",) if guard else ()), main),
-            ("/bin/sh", "-c", script, compiler[0], file, python, ZIP),
+            compile=("/bin/sh", "-c", script, compiler[0], file, python, ZIP),
             product="program.jar",
-            files=(File("InlayGuard.java", GUARD_JAVA.encode()),),
+            files=(File("InlayGuard.java", guards.JAVA.encode()),),
         )
 
     return Toolchain(
@@ -298,8 +238,15 @@ def _go() -> Toolchain | None:
 
     def plan(program: Program) -> Plan:
         file = program.file or "main.go"
-        script = '"$0" build -o out "$1" 1>&2 && exec cat out'
-        return Plan(file, ("{box}/program",), ("/bin/sh", "-c", script, tool[0], file), tells_end=False)
+        guard, source = ("", program.source) if _prints(program) else ("inlay_guard.go", guards.go(program.source))
+        script = f'"$0" build -o out "$1" {guard} 1>&2 && exec cat out'
+        return Plan(
+            file,
+            ("{box}/program",),
+            source,
+            ("/bin/sh", "-c", script, tool[0], file),
+            files=(File("inlay_guard.go", guards.GO.encode()),),
+        )
 
     return Toolchain(
         "go",
@@ -329,13 +276,14 @@ def _csharp() -> Toolchain | None:
 
     def plan(program: Program) -> Plan:
         file = program.file or "Program.cs"
-        script = '"$0" -nologo -out:out.exe "$1" 1>&2 && exec cat out.exe'
+        guard = "" if _prints(program) else "-main:InlayGuard InlayGuard.cs"
+        script = f'"$0" -nologo -out:out.exe "$1" {guard} 1>&2 && exec cat out.exe'
         return Plan(
             file,
             (runtime[0], "--debug", "{box}/program.exe"),
-            ("/bin/sh", "-c", script, found or compiler[0], file),
+            compile=("/bin/sh", "-c", script, found or compiler[0], file),
             product="program.exe",
-            tells_end=False,
+            files=(File("InlayGuard.cs", guards.CSHARP.encode()),),
         )
 
     return Toolchain(
@@ -357,7 +305,8 @@ def _bash() -> Toolchain | None:
 
     def plan(program: Program) -> Plan:
         file = program.file or "program.sh"
-        return Plan(file, (tool[0], "--norc", "--noprofile", "-c", GUARD_BASH, "bash", "{box}/" + file))
+        source = program.source + ("" if _prints(program) else guards.BASH_ENDING)
+        return Plan(file, (tool[0], "--norc", "--noprofile", "-c", guards.BASH, "bash", "{box}/" + file), source)
 
     return Toolchain("bash", plan, "[ 1 = 1 ]\n", tool[1])
 
@@ -382,6 +331,11 @@ def toolchain(language: str) -> Toolchain | None:
     """The language's tools, or None where this machine has none (or the language is not known here)."""
     finder = _FINDERS.get(language)
     return None if finder is None else finder()
+
+
+def _prints(program: Program) -> bool:
+    """Whether its output is what counts: then its end needs not be told."""
+    return program.cases[0].expected is not None
 
 
 def _cores() -> int:

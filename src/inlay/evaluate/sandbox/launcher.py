@@ -99,6 +99,27 @@ def become(uid: int, shown: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
+def may_become(uid: int) -> bool:
+    """Whether this process is a root that can give itself up for `uid`.
+
+    Root of a container whose user namespace knows one user alone (rootless Podman, `unshare --map-root-user`) cannot,
+    nor can root without the capability to change users.
+    """
+    if os.geteuid() != 0 or not sys.platform.startswith("linux"):
+        return os.geteuid() == 0
+    try:
+        with open("/proc/self/uid_map") as users, open("/proc/self/gid_map") as groups:
+            maps = [[tuple(map(int, line.split())) for line in file] for file in (users, groups)]
+        with open("/proc/self/setgroups") as file:
+            denied = file.read().strip() == "deny"
+        with open("/proc/self/status") as file:
+            capabilities = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff:"))
+    except (OSError, ValueError, StopIteration):
+        return True
+    known = all(any(first <= uid < first + count for first, _, count in one) for one in maps)
+    return known and not denied and capabilities >> 6 & 3 == 3  # CAP_SETGID and CAP_SETUID
+
+
 def everybody_reaches(folder: str) -> bool:
     """Whether everybody may enter `folder` and all above it."""
     path = os.path.realpath(folder)
@@ -149,6 +170,31 @@ def tree(root: int) -> Tree:
         except (OSError, IndexError, ValueError):
             continue  # it ended while it was looked at
     return Tree(pids, threads, memory)
+
+
+def files_of_namespace(pids: Sequence[int]) -> int:
+    """Files, folders and links in the folder of a program that one of these processes belongs to (its own tmpfs)."""
+    for pid in reversed(pids):
+        with contextlib.suppress(OSError):  # it may be gone
+            there, here = os.stat(f"/proc/{pid}/root{INSIDE}"), os.stat(INSIDE)
+            if there.st_dev != here.st_dev:  # else it does not stand in its new root yet
+                room = os.statvfs(f"/proc/{pid}/root{INSIDE}")
+                return room.f_files - room.f_ffree
+    return 0
+
+
+def files_below(folder: str, most: int) -> int:
+    """Files, folders and links below `folder`; it stops to count a little above `most`."""
+    count, waiting = 0, [folder]
+    while waiting and count <= most:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                count += 1
+                if count > most:
+                    break
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+    return count
 
 
 # ---- running ---------------------------------------------------------------------------------------------------------
@@ -235,7 +281,7 @@ class Launcher:
             )
             while opened:
                 os.close(opened.pop())
-            return self._attend(process, result_read, stdin, nonce, step, began)
+            return self._attend(process, result_read, stdin, nonce, step, began, folder)
         finally:
             for one in (*opened, result_read):
                 os.close(one)
@@ -250,6 +296,7 @@ class Launcher:
         nonce: bytes,
         step: dict[str, Any],
         began: float,
+        folder: str | None,
     ) -> tuple[dict[str, Any], list[bytes]]:
         assert process.stdin
         assert process.stdout
@@ -321,6 +368,10 @@ class Launcher:
                     killed = "memory"
                 elif processes > step["processes"]:
                     killed = "processes"
+                else:
+                    most = step["files_most"]
+                    files = files_of_namespace(below.pids) if folder is None else files_below(folder, most)
+                    killed = "files" if files > most else None
                 if killed:
                     break
                 watch = max(now, time.perf_counter()) + _WATCH_SECONDS

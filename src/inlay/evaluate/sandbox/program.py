@@ -15,7 +15,8 @@ Cause = Literal[
     "crash", "unavailable",
 ]  # fmt: skip
 """Why: a test said no (an assertion, other output); an exception or a non-zero exit; does not compile; ended before its
-tests did; out of time; of memory; printed too much; wrote too much; too many processes; a signal; no toolchain."""
+tests did; out of time; of memory; printed too much; wrote too much or too many files; too many processes; a signal; no
+toolchain."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Limits:
     """Largest file, and all that it may write in its folder."""
     output_bytes: int = 1 << 20
     """Standard output and error together."""
+    files: int = 10_000
+    """In its folder, folders and links included."""
 
 
 @dataclass(frozen=True)

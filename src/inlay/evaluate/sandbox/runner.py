@@ -58,7 +58,19 @@ def main() -> None:
         leave(1)
     write(result, b"+")
 
+    import _thread
     import builtins
+
+    # What `threading` tells of a thread's end when it is imported: an exception that a thread does not catch is a
+    # failure of the program, though the interpreter leaves with 0.
+    told, threads = _thread._excepthook, []
+
+    def note(arguments):  # noqa: ANN001, ANN202
+        if not issubclass(arguments.exc_type, left) and current() == process:
+            threads.append(arguments.exc_value)
+        told(arguments)
+
+    _thread._excepthook = note
 
     def finish(status=None):  # noqa: ANN001, ANN202
         raise SystemExit(status)
@@ -72,6 +84,11 @@ def main() -> None:
     sys.path.insert(0, name.rpartition("/")[0])
     try:
         exec(code, module.__dict__)
+        if mode == "run" and current() == process:
+            if "threading" in sys.modules:
+                sys.modules["threading"]._shutdown()  # as the interpreter would: it waits for them
+            if threads:
+                raise threads[0]
     except BaseException as error:
         if mode == "print" and isinstance(error, left):
             raise

@@ -16,6 +16,9 @@ LAUNCHER = Path(__file__).with_name("launcher.py")
 RUNNER = Path(__file__).with_name("runner.py")
 _CLOSE_SECONDS = 10.0
 
+Killed = Literal["timeout", "memory", "output", "processes", "files"]
+"""Why a launcher ends a step."""
+
 
 @dataclass(frozen=True)
 class File:
@@ -46,6 +49,8 @@ class Step:
     file_bytes: int
     folder_bytes: int
     output_bytes: int
+    files_most: int
+    """In its folder, folders and links included; watched."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,7 @@ class Ran:
 
     status: int
     """Of the command; below zero or from 129 on where a signal ended it."""
-    killed: Literal["timeout", "memory", "output", "processes"] | None
-    """Why the launcher ended it."""
+    killed: Killed | None
     seconds: float
     memory_bytes: int
     """The most that was seen; 0 where it was too short to be looked at."""
@@ -135,6 +139,7 @@ class Worker:
             "file_bytes": step.file_bytes,
             "folder_bytes": step.folder_bytes,
             "output_bytes": step.output_bytes,
+            "files_most": step.files_most,
         }
         try:
             send(self._stdin, message, [step.stdin, *(one.content for one in step.files)])

@@ -3,9 +3,9 @@
 It ends what runs too long, uses too much memory or prints too much, ends all of its processes afterwards, gives it an
 empty folder and a clean environment, and, started by root, another user. It cannot stop a program from: reading and
 writing whatever its user may (files, the home folder, other processes); using the network; filling the disk with many
-files (each alone is limited); signalling the processes of its user, the launcher among them; attaching a debugger to
-them; leaving things in /tmp; using memory that is in no process (shared memory). Not started by root it runs as the
-very user who evaluates.
+files outside its folder (each alone is limited); signalling the processes of its user, the launcher among them;
+attaching a debugger to them; leaving things in /tmp; using memory that is in no process (shared memory). Not started by
+root it runs as the very user who evaluates.
 """
 
 import os
@@ -16,7 +16,7 @@ from inlay.config import BadInput
 from inlay.evaluate.sandbox.base import Sandbox
 from inlay.evaluate.sandbox.bubblewrap import environment
 from inlay.evaluate.sandbox.languages import base_python
-from inlay.evaluate.sandbox.launcher import everybody_reaches
+from inlay.evaluate.sandbox.launcher import everybody_reaches, may_become
 from inlay.evaluate.sandbox.steps import Ran
 
 _UIDS = range(65520, 65534)
@@ -34,7 +34,7 @@ class UnsafeSubprocess(Sandbox):
         super().__init__(workers)
         root = os.geteuid() == 0
         # An interpreter under /root is out of another user's reach.
-        self._drops = root and everybody_reaches(base_python()[0])
+        self._drops = may_become(_UIDS[0]) and everybody_reaches(base_python()[0])
         self.name = "unsafe subprocess" + (" as root" if root and not self._drops else "")
 
     def _setup(self, slot: int, shown: Sequence[str]) -> tuple[dict[str, Any], tuple[bytes, ...]]:

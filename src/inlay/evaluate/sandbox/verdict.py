@@ -9,7 +9,7 @@ import re
 import signal
 
 from inlay.evaluate.sandbox.program import Case, Cause, Program
-from inlay.evaluate.sandbox.steps import Ran, Step
+from inlay.evaluate.sandbox.steps import Killed, Ran, Step
 
 DETAIL_CHARACTERS = 300
 _READ_BYTES = 20_000
@@ -50,16 +50,16 @@ def same_output(printed: bytes, expected: str, program: Program) -> bool:
 def compile_failure(ran: Ran, step: Step) -> tuple[Cause, str]:
     """Cause and detail of a compilation that gave nothing to run."""
     if ran.killed is not None:
-        return ran.killed, f"the compiler was stopped: {_stopped(ran, step)}"
+        return _killed(ran.killed), f"the compiler was stopped: {_stopped(ran, step)}"
     return "compile", telling_line(ran.stderr) or f"the compiler left with status {ran.status}"
 
 
-def judge(ran: Ran, step: Step, case: Case, program: Program, tells_end: bool) -> tuple[Cause, bool | None, str]:
+def judge(ran: Ran, step: Step, case: Case, program: Program) -> tuple[Cause, bool | None, str]:
     """Cause ("passed" where it did), whether the file compiled as far as the run tells, and the detail."""
     said = ran.result[1:]
     compiled = {b"+": True, b"!": False}.get(said[:1])
     if ran.killed is not None:
-        return ran.killed, compiled, _stopped(ran, step)
+        return _killed(ran.killed), compiled, _stopped(ran, step)
     if said[:1] == b"?" and ran.status != 0 and _SYNTAX.search(ran.stderr):
         compiled = False
     if compiled is False:
@@ -70,9 +70,9 @@ def judge(ran: Ran, step: Step, case: Case, program: Program, tells_end: bool) -
         if same_output(ran.stdout, case.expected, program):
             return "passed", compiled, ""
         return "wrong", compiled, _difference(ran.stdout, case.expected)
-    if ran.ended or not tells_end:
+    if ran.ended:
         return "passed", compiled, ""
-    return "left_early", compiled, "it left with status 0 before its end"
+    return "left_early", compiled, "it left with status 0 before the end of its tests, or one of them never ended"
 
 
 def _cause(ran: Ran, step: Step, said: bytes) -> Cause:
@@ -104,12 +104,17 @@ def _why(ran: Ran, said: bytes) -> str:
     return line or f"it left with status {ran.status}"
 
 
+def _killed(why: Killed) -> Cause:
+    return "file_size" if why == "files" else why
+
+
 def _stopped(ran: Ran, step: Step) -> str:
     more_than = {
         "timeout": f"{step.seconds:g} s",
         "memory": f"{step.memory_bytes >> 20} MiB of memory",
         "output": f"{step.output_bytes >> 10} KiB of output",
         "processes": f"{step.processes} processes",
+        "files": f"{step.files_most:,} files",
     }
     return f"more than {more_than[str(ran.killed)]}"
 
