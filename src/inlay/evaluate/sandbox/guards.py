@@ -27,8 +27,8 @@ __attribute__((destructor)) static void inlay_end(void) {
   if (read(3, text + 1, 32) == 32 && write(4, text, 33) == 33) return;
 }
 """
-"""Linked into C, C++ and Rust in the place of `main`: the number is said when the program's own `main` returned, not when
-the process ended from any other place in any library, nor by a child that the program forked."""
+"""Linked into C, C++ and Rust in the place of `main`: the number is said when the program's own `main` returned, not
+when the process ended from any other place in any library, nor by a child that the program forked."""
 
 JAVA = """
 import java.io.*;
