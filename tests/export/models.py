@@ -92,13 +92,15 @@ def opened(data: dict[str, Any], tokenizer: Tokenizer, seed: int = 0) -> Opened:
     return in_memory(model.eval().requires_grad_(False), tokenizer, tiny_config(128), step=7, weights_hash="0" * 32)
 
 
-def write_run(folder: Path, data: dict[str, Any], tokenizer: Tokenizer) -> Path:
-    """A run of that model at `folder`, with two checkpoints; its vocabulary is not padded, as training makes it."""
+def write_run(folder: Path, data: dict[str, Any], tokenizer: Tokenizer, padding: int = 0) -> Path:
+    """A run of that model at `folder`, with two checkpoints. Its head has `padding` rows more than the tokenizer has
+    ids: none as training makes it, some where it starts from a published model."""
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump({**tiny_config(128), "model": data}), encoding="utf-8")
     tokenizer.save(folder / "tokenizer")
     for step in (10, 20):
-        weights = dict(build(config(data), tokenizer.vocab_size, seed=step).state_dict())
-        record = {"step": step, "model": data, "vocab_size": tokenizer.vocab_size}
+        rows = tokenizer.vocab_size + padding
+        weights = dict(build(config(data), rows, seed=step).state_dict())
+        record = {"step": step, "model": data, "vocab_size": rows}
         checkpoint.write(folder / "checkpoints" / f"step-{step}", {checkpoint.WEIGHTS: weights}, record)
     return folder

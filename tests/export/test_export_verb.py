@@ -62,6 +62,23 @@ def test_check(to: str, inlay: Any, run: Path, tmp_path: Path) -> None:
     assert list(tmp_path.glob(".inlay-check-*")) == []
 
 
+@pytest.mark.parametrize("to", ["gguf", "hf"])
+def test_check_of_a_padded_head(to: str, inlay: Any, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Half of the rows mean nothing, and with random weights they are as likely as the others: both sides leave them
+    out, in what they choose and in what they normalise over."""
+    pytest.importorskip("xllamacpp")
+    pytest.importorskip("transformers")
+    run = write_run(tmp_path / "run", MODEL, tokenizer, padding=tokenizer.vocab_size)
+    status, printed, _ = inlay("export", run, "--to", to, "--out", tmp_path / "copy", "--type", "f32", "--check")
+    rows = {line.split("  ")[1].strip(): line.split()[-5:] for line in printed.splitlines() if "  20  " in line}
+    assert status == 0, printed
+    assert {name: row[:-1] for name, row in rows.items()} == {
+        name: ["20", "0", "0", "20"] for name in ("transformers", "llama.cpp, f32")
+    }
+    assert all(float(row[-1]) < 1e-4 for row in rows.values()), printed
+    assert f"{tokenizer.vocab_size} rows of the head have no token: left out on both sides" in printed
+
+
 def test_a_copy_that_differs_is_a_failure(
     inlay: Any, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

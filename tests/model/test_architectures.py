@@ -133,7 +133,7 @@ def test_older_forms_of_rope_and_lfm2_keys() -> None:
     assert theta == 1e6
     assert scaling is not None
     assert (scaling.kind, scaling.factor) == ("linear", 4.0)
-    assert HFKeys({}, "x").rope(7.0) == (7.0, None)
+    assert HFKeys({}, "x", {"rope_theta": 7.0}).rope() == (7.0, None)
     lfm2 = all_architectures()["lfm2"]
     data = lfm2.hf_config(CONFIGS["lfm2"], VOCAB, 64)
     kinds = data.pop("layer_types")

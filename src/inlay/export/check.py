@@ -8,7 +8,7 @@ may be a few ties.
 
 Ours is compared with the weights that the file holds (rounded as they are there), so that what differs is the copy and
 its arithmetic; what rounding costs is a row of its own, which cannot fail. A peer that is not there is said, never
-passed over.
+passed over. All log-probabilities are over the tokenizer's ids, on both sides: a head may be padded beyond them.
 """
 
 import dataclasses

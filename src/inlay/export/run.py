@@ -118,6 +118,9 @@ def _compare(
         checked = check.compare(reference, peers.found, tie, prompts, source, original=original)
         phase.advance(len(prompts))
     checked.notes += [*([reason] if reason else []), *peers.notes]
+    padding = reference.model.vocab_size - reference.tokenizer.vocab_size
+    if padding:
+        checked.notes.append(f"{padding:,} rows of the head have no token: left out on both sides")
     if peers.server is not None:
         checked.infill, note = _infill(reference, peers.server, prompts)
         checked.notes.append(note)
@@ -159,7 +162,7 @@ def _add_transformers(peers: _Peers, opened: Opened, folder: Path, hf: Path | No
         except BadInput as error:
             peers.notes.append(f"transformers is no peer here: {error}")
             return
-    peers.found.append(TransformersPeer(hf))
+    peers.found.append(TransformersPeer(hf, opened.tokenizer.vocab_size))
 
 
 def _infill(opened: Opened, server: LlamaServer, prompts: Sequence[check.Prompt]) -> tuple[bool | None, str]:

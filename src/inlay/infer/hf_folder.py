@@ -73,10 +73,10 @@ class HFFolder:
                 " fp16 or fp32"
             )
         architecture = architecture_of(data, where)
-        keys = HFKeys(data, where)
+        keys = HFKeys(data, where, architecture.DEFAULTS)
         config = architecture.read(data, where)
         record = read_json(path / RECORD) if (path / RECORD).is_file() else None
-        context = keys.integer("max_position_embeddings", LONGEST_CONTEXT)
+        context = keys.integer("max_position_embeddings")
         folder = cls(path, architecture, config, keys.integer("vocab_size"), context, data, record, tensor_files(path))
         folder._check_tensors()
         return folder

@@ -7,7 +7,7 @@ reason to refuse.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -46,6 +46,9 @@ class Architecture(Expressible):
     ACTIVATION: ClassVar[str] = "silu"
     BIAS_KEY: ClassVar[bool] = False
     """Whether `attention_bias` says that attention has biases, on all its maps."""
+    DEFAULTS: ClassVar[Mapping[str, Any]]
+    """What its config class has where config.json has no such key, for every key that is read but the sizes, without
+    which nothing is opened. None: null, or what follows from other keys."""
     RENAMED: ClassVar[dict[str, str]] = {}
     """Its own names for weights that the mixers and networks call otherwise."""
 
@@ -81,26 +84,23 @@ class Architecture(Expressible):
 
     def read(self, data: dict[str, Any], where: str) -> ModelConfig:
         """The model that a config.json describes. Raises BadInput that names the file `where` and the key."""
-        keys = HFKeys(data, where)
+        keys = HFKeys(data, where, self.DEFAULTS)
         width, layers = keys.integer("hidden_size"), keys.integer("num_hidden_layers")
         blocks = self.read_blocks(keys, width, layers)
         names = [name for name, _ in blocks]
-        std = keys.number("initializer_range", 0.02)
+        std = keys.number("initializer_range")
         fields = {
             "width": width,
             "layers": layers,
             "blocks": dict(blocks),
             "pattern": _period(names),
             "norm": self.NORM,
-            "norm_eps": keys.number(self.NORM_EPS, 1e-6),
-            "tie_embeddings": keys.flag("tie_word_embeddings", self.TIED),
+            "norm_eps": keys.number(self.NORM_EPS),
+            "tie_embeddings": keys.flag("tie_word_embeddings"),
             "init_std": std,
             "embedding_std": std,
         }
         return validate(ModelConfig, fields, where=where)
-
-    TIED: ClassVar[bool] = False
-    """Whether the embeddings are tied when config.json does not say."""
 
     def layer_keys(self, config: ModelConfig) -> dict[str, Any]:
         """The keys of config.json about mixers and networks, for a model that has no reasons against it."""
@@ -114,7 +114,7 @@ class Architecture(Expressible):
 
     def read_mlp(self, keys: HFKeys) -> dict[str, Any]:
         """The options of the network."""
-        keys.only("hidden_act", self.ACTIVATION, self.ACTIVATION)
+        keys.only("hidden_act", self.ACTIVATION)
         return {"kind": self.MLP, "inner": keys.integer("intermediate_size")}
 
     @abstractmethod
@@ -218,21 +218,28 @@ def attention_keys(mixer: AttentionConfig, *, head_dim: bool = True) -> dict[str
     }
 
 
-def read_attention(keys: HFKeys, width: int, theta: float = 10_000.0, **options: Any) -> dict[str, Any]:
+def read_attention(keys: HFKeys, width: int, **options: Any) -> dict[str, Any]:
     """The options of attention from those keys; `options` are the others."""
     heads = keys.integer("num_attention_heads")
-    size = keys.integer("head_dim", width // heads if heads and width % heads == 0 else None)
-    theta, scaling = keys.rope(theta)
+    whole = width // heads if heads and width % heads == 0 else None
+    size = keys.integer("head_dim", keys.defaults.get("head_dim") or whole)
+    theta, scaling = keys.rope()
     return {
         "kind": "attention",
         "heads": heads,
-        "kv_heads": keys.integer("num_key_value_heads", heads),
+        "kv_heads": _kv_heads(keys, heads),
         "head_size": size,
         "rope_theta": theta,
         "rope_scaling": None if scaling is None else scaling.to_dict(),
         "qk_norm": False,
         **options,
     }
+
+
+def _kv_heads(keys: HFKeys, heads: int) -> int:
+    """Null says as many as queries have; a key that is not there says what its class has."""
+    absent = keys.defaults.get("num_key_value_heads") if "num_key_value_heads" not in keys.data else None
+    return keys.integer("num_key_value_heads", heads if absent is None else absent)
 
 
 def first_attention(config: ModelConfig) -> AttentionConfig:
@@ -261,11 +268,11 @@ def window_keys(config: ModelConfig) -> dict[str, Any]:
 
 def read_windows(keys: HFKeys, layers: int) -> list[int | None]:
     """The window of each layer from Qwen's keys. The layers from `max_window_layers` on slide where no list says."""
-    slides = keys.flag("use_sliding_window", False) and keys.data.get("sliding_window", 4096) is not None
-    size = keys.integer("sliding_window", 4096) if slides else None
+    null = "sliding_window" in keys.data and keys.data["sliding_window"] is None
+    size = keys.integer("sliding_window") if keys.flag("use_sliding_window") and not null else None
     kinds = keys.names("layer_types", layers)
     if kinds is None:
-        first = keys.integer("max_window_layers", 28)
+        first = keys.integer("max_window_layers")
         return [size if index >= first else None for index in range(layers)]
     for kind in kinds:
         if kind not in ("full_attention", "sliding_attention") or (size is None and kind == "sliding_attention"):

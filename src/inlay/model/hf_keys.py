@@ -5,45 +5,49 @@ It decides how rotary scaling is written: `rope_parameters` (transformers 5), or
 that inlay does not have, rotary embedding of a part of a head or of its own for each kind of layer.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from inlay.config import BadInput, validate
 from inlay.model.parts import RopeScaling
 
-_REQUIRED = object()
+_CLASS = object()
 
 
 class HFKeys:
     """The keys of one `config.json`. `where` names the file in messages."""
 
-    def __init__(self, data: dict[str, Any], where: str) -> None:
+    def __init__(self, data: dict[str, Any], where: str, defaults: Mapping[str, Any] | None = None) -> None:
+        """`defaults`: what its class has for a key that the file does not have."""
         self.data = data
         self.where = where
+        self.defaults = {} if defaults is None else defaults
 
-    def integer(self, key: str, default: Any = _REQUIRED) -> int:
-        """A whole number; null counts as absent. Raises BadInput for anything else, or when it has no default."""
+    def integer(self, key: str, default: Any = _CLASS) -> int:
+        """A whole number; null counts as absent. Raises BadInput for anything else, or when it has no default (of its
+        class, where none is given)."""
         value = self._get(key, default)
         if not isinstance(value, int) or isinstance(value, bool):
             raise self.error(key, "where a whole number belongs")
         return value
 
-    def number(self, key: str, default: Any = _REQUIRED) -> float:
+    def number(self, key: str, default: Any = _CLASS) -> float:
         """As `integer`, for a number."""
         value = self._get(key, default)
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise self.error(key, "where a number belongs")
         return float(value)
 
-    def flag(self, key: str, default: bool) -> bool:
+    def flag(self, key: str) -> bool:
         """True or false."""
-        value = self._get(key, default)
+        value = self._get(key, _CLASS)
         if not isinstance(value, bool):
             raise self.error(key, "where true or false belongs")
         return value
 
-    def only(self, key: str, default: Any, *allowed: Any) -> None:
+    def only(self, key: str, *allowed: Any) -> None:
         """Raises BadInput unless the key has one of the values that inlay's model has."""
-        if self._get(key, default) not in allowed:
+        if self._get(key, _CLASS) not in allowed:
             raise self.error(key, f"and inlay has only {' or '.join(map(repr, allowed))} there")
 
     def names(self, key: str, length: int) -> list[str] | None:
@@ -55,15 +59,16 @@ class HFKeys:
             raise self.error(key, f"where a list of {length} names belongs, one a layer")
         return value
 
-    def rope(self, theta: float = 10_000.0) -> tuple[float, RopeScaling | None]:
-        """Theta (`theta` where the file has none) and scaling of the rotary embedding."""
+    def rope(self) -> tuple[float, RopeScaling | None]:
+        """Theta and scaling of the rotary embedding."""
         key = "rope_scaling" if self.data.get("rope_scaling") else "rope_parameters"
         given = self.data.get(key) or {}
         if not isinstance(given, dict) or any(isinstance(value, dict) for value in given.values()):
             raise self.error(key, "where one set of numbers for all layers belongs")
-        inner = HFKeys({**given, "rope_theta": given.get("rope_theta", self.data.get("rope_theta"))}, self.where)
-        inner.only("partial_rotary_factor", self.data.get("partial_rotary_factor", 1.0), 1.0)
-        found, kind = inner.number("rope_theta", theta), given.get("rope_type", given.get("type", "default"))
+        outer = {name: self.data[name] for name in ("rope_theta", "partial_rotary_factor") if name in self.data}
+        inner = HFKeys({**outer, **given}, self.where, {"partial_rotary_factor": 1.0, **self.defaults})
+        inner.only("partial_rotary_factor", 1.0)
+        found, kind = inner.number("rope_theta"), given.get("rope_type", given.get("type", "default"))
         if kind == "default":
             return found, None
         if kind not in ("linear", "llama3"):
@@ -73,11 +78,12 @@ class HFKeys:
             )
         options: dict[str, Any] = {"kind": kind, "factor": inner.number("factor")}
         if kind == "llama3":
-            context = self.data.get("max_position_embeddings", _REQUIRED)
             options |= {
                 "low_factor": inner.number("low_freq_factor"),
                 "high_factor": inner.number("high_freq_factor"),
-                "original_context": inner.integer("original_max_position_embeddings", context),
+                "original_context": inner.integer(
+                    "original_max_position_embeddings", self._get("max_position_embeddings", _CLASS)
+                ),
             }
         return found, validate(RopeScaling, options, where=f"{self.where}: {key}")
 
@@ -88,8 +94,8 @@ class HFKeys:
     def _get(self, key: str, default: Any) -> Any:
         value = self.data.get(key)
         if value is None:
-            value = default
-        if value is _REQUIRED:
+            value = self.defaults.get(key) if default is _CLASS else default
+        if value is None:
             raise BadInput(f"{self.where}: the key {key} is missing, without which the model cannot be built")
         return value
 

@@ -1,9 +1,10 @@
 """Arcee: Llama's attention with the two-matrix squared ReLU network."""
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from inlay.model.architecture import architectures
-from inlay.model.architectures.llama import LlamaLike
+from inlay.model.architectures.llama import Llama, LlamaLike
 
 
 @architectures.register
@@ -14,3 +15,9 @@ class Arcee(LlamaLike):
     CLASS: ClassVar[str] = "ArceeForCausalLM"
     MLP: ClassVar[str] = "relu2"
     ACTIVATION: ClassVar[str] = "relu2"
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {
+        **Llama.DEFAULTS,
+        "hidden_act": "relu2",
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-5,
+    }

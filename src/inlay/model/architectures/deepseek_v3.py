@@ -5,7 +5,7 @@ to rotate halves, `rope_interleave: false`, a key that not every reader of the a
 latents have an eps of their own, which is ours too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
@@ -25,6 +25,22 @@ class DeepSeekV3(Architecture):
     kind: Literal["deepseek_v3"] = "deepseek_v3"
     CLASS: ClassVar[str] = "DeepseekV3ForCausalLM"
     MIXERS: ClassVar[frozenset[str]] = frozenset({"mla"})
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {
+        "hidden_act": "silu",
+        "max_position_embeddings": 4096,
+        "initializer_range": 0.02,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False,
+        "rope_theta": 10_000.0,
+        "rope_interleave": True,
+        "attention_bias": False,
+        "first_k_dense_replace": 3,
+        "q_lora_rank": 1536,
+        "kv_lora_rank": 512,
+        "qk_nope_head_dim": 128,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 128,
+    }
 
     def layer_keys(self, config: ModelConfig) -> dict[str, Any]:
         specs = resolve(config)
@@ -51,28 +67,32 @@ class DeepSeekV3(Architecture):
         return _reordered(name, tensor, config, interleave)
 
     def from_file(self, name: str, tensor: Tensor, config: ModelConfig, data: dict[str, Any]) -> Tensor:
-        return _reordered(name, tensor, config, halve) if data.get("rope_interleave", True) else tensor
+        return (
+            _reordered(name, tensor, config, halve)
+            if data.get("rope_interleave", self.DEFAULTS["rope_interleave"])
+            else tensor
+        )
 
     def read_blocks(self, keys: HFKeys, width: int, layers: int) -> list[tuple[str, dict[str, Any]]]:
-        keys.only("hidden_act", "silu", "silu")
-        keys.only("attention_bias", False, False)
-        keys.flag("rope_interleave", True)
-        if keys.integer("first_k_dense_replace", 3) < layers:
+        keys.only("hidden_act", "silu")
+        keys.only("attention_bias", False)
+        keys.flag("rope_interleave")
+        if keys.integer("first_k_dense_replace") < layers:
             raise keys.error(
                 "first_k_dense_replace", f"so that later layers have experts; inlay opens {layers} of {layers}"
             )
         theta, scaling = keys.rope()
         if scaling is not None:
             raise keys.error("rope_parameters", "and inlay has no scaling in mla")
-        rank = keys.data.get("q_lora_rank", 1536)
+        no_rank = "q_lora_rank" in keys.data and keys.data["q_lora_rank"] is None
         mixer = {
             "kind": "mla",
             "heads": keys.integer("num_attention_heads"),
-            "q_rank": None if rank is None else keys.integer("q_lora_rank", 1536),
-            "kv_rank": keys.integer("kv_lora_rank", 512),
-            "nope_size": keys.integer("qk_nope_head_dim", 128),
-            "rope_size": keys.integer("qk_rope_head_dim", 64),
-            "value_size": keys.integer("v_head_dim", 128),
+            "q_rank": None if no_rank else keys.integer("q_lora_rank"),
+            "kv_rank": keys.integer("kv_lora_rank"),
+            "nope_size": keys.integer("qk_nope_head_dim"),
+            "rope_size": keys.integer("qk_rope_head_dim"),
+            "value_size": keys.integer("v_head_dim"),
             "rope_theta": theta,
         }
         mlp = {"kind": "swiglu", "inner": keys.integer("intermediate_size")}

@@ -5,7 +5,7 @@ size means what it says. Its class lets packed documents leak into each other; o
 one document.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 from inlay.model.architecture import (
@@ -32,7 +32,22 @@ class Lfm2(Architecture):
     NORM_EPS: ClassVar[str] = "norm_eps"
     QK_NORM: ClassVar[bool] = True
     HEAD_DIM: ClassVar[bool] = False
-    TIED: ClassVar[bool] = True
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {
+        "num_key_value_heads": 8,
+        "head_dim": None,
+        "max_position_embeddings": 128_000,
+        "initializer_range": 0.02,
+        "norm_eps": 1e-5,
+        "tie_word_embeddings": True,
+        "rope_theta": 1_000_000.0,
+        "conv_bias": False,
+        "conv_L_cache": 3,
+        "block_multiple_of": 256,
+        "block_ffn_dim_multiplier": 1.0,
+        "block_auto_adjust_ff_dim": True,
+        "full_attn_idxs": None,
+        "layer_types": None,
+    }
     RENAMED: ClassVar[dict[str, str]] = {
         "model.norm": "model.embedding_norm",
         "input_layernorm": "operator_norm",
@@ -58,13 +73,14 @@ class Lfm2(Architecture):
         }
 
     def read_blocks(self, keys: HFKeys, width: int, layers: int) -> list[tuple[str, dict[str, Any]]]:
-        keys.only("conv_bias", False, False)
+        keys.only("conv_bias", False)
         mlp = {"kind": "swiglu", "inner": _inner(keys)}
-        attention = {"mixer": read_attention(keys, width, theta=1_000_000.0, qk_norm=True), "mlp": mlp}
-        conv = {"mixer": {"kind": "short_conv", "kernel": keys.integer("conv_L_cache", 3)}, "mlp": mlp}
+        attention = {"mixer": read_attention(keys, width, qk_norm=True), "mlp": mlp}
+        conv = {"mixer": {"kind": "short_conv", "kernel": keys.integer("conv_L_cache")}, "mlp": mlp}
         kinds = keys.names("layer_types", layers)
         if kinds is None:
-            chosen = keys.data.get("full_attn_idxs", range(layers))
+            chosen = keys.data.get("full_attn_idxs")
+            chosen = range(layers) if chosen is None else chosen
             kinds = ["full_attention" if index in chosen else "conv" for index in range(layers)]
         for kind in kinds:
             if kind not in ("full_attention", "conv"):
@@ -85,8 +101,10 @@ class Lfm2(Architecture):
 def _inner(keys: HFKeys) -> int:
     """The size of the network after its config's own adjustment: two thirds, times a factor, rounded up."""
     inner = keys.integer("intermediate_size")
-    if not keys.flag("block_auto_adjust_ff_dim", True):
+    if not keys.flag("block_auto_adjust_ff_dim"):
         return inner
-    inner, multiple = int(2 * inner / 3), keys.integer("block_multiple_of", 256)
-    inner = int(keys.number("block_ffn_dim_multiplier", 1.0) * inner)
+    inner, factor = int(2 * inner / 3), "block_ffn_dim_multiplier"
+    if factor in keys.data and keys.data[factor] is None:
+        return inner
+    inner, multiple = int(keys.number(factor) * inner), keys.integer("block_multiple_of")
     return multiple * ((inner + multiple - 1) // multiple)

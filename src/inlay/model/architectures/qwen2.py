@@ -1,5 +1,6 @@
 """Qwen2 and 2.5, the Coder models among them: biases on query, key and value, no QK-norm."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from inlay.model.architecture import (
@@ -23,6 +24,20 @@ class Qwen2(Architecture):
     BIASES: ClassVar[frozenset[str]] = frozenset({"qkv"})
     WINDOWS: ClassVar[Literal["none", "uniform", "layers"]] = "layers"
     HEAD_DIM: ClassVar[bool] = False
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {
+        "num_key_value_heads": 32,
+        "head_dim": None,
+        "hidden_act": "silu",
+        "max_position_embeddings": 32_768,
+        "initializer_range": 0.02,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False,
+        "rope_theta": 10_000.0,
+        "use_sliding_window": False,
+        "sliding_window": 4096,
+        "max_window_layers": 28,
+        "layer_types": None,
+    }
 
     def layer_keys(self, config: ModelConfig) -> dict[str, Any]:
         return {**super().layer_keys(config), **window_keys(config)}

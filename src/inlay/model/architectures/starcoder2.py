@@ -1,6 +1,6 @@
 """StarCoder2 (2402.19173): LayerNorm, tanh GELU, one window for all layers, biases on all maps or on none."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 from inlay.model.architecture import (
@@ -32,7 +32,18 @@ class StarCoder2(Architecture):
     BIASES: ClassVar[frozenset[str]] = frozenset({"none", "all"})
     WINDOWS: ClassVar[Literal["none", "uniform", "layers"]] = "uniform"
     HEAD_DIM: ClassVar[bool] = False
-    TIED: ClassVar[bool] = True
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {
+        "num_key_value_heads": 2,
+        "head_dim": None,
+        "hidden_act": "gelu_pytorch_tanh",
+        "max_position_embeddings": 4096,
+        "initializer_range": 0.018042,
+        "norm_epsilon": 1e-5,
+        "tie_word_embeddings": True,
+        "rope_theta": 10_000.0,
+        "sliding_window": None,
+        "use_bias": True,
+    }
 
     def layer_keys(self, config: ModelConfig) -> dict[str, Any]:
         return {
@@ -44,7 +55,7 @@ class StarCoder2(Architecture):
         }
 
     def read_blocks(self, keys: HFKeys, width: int, layers: int) -> list[tuple[str, dict[str, Any]]]:
-        bias = keys.flag("use_bias", True)
+        bias = keys.flag("use_bias")
         mixer = read_attention(keys, width, bias="all" if bias else "none")
         window = keys.integer("sliding_window") if keys.data.get("sliding_window") is not None else None
         mlp = {**self.read_mlp(keys), "bias": bias}
