@@ -1,6 +1,12 @@
 """`python -m inlay`: the same command line as the installed `inlay`."""
 
-from inlay.cli.main import main
+import sys
+
+from inlay.python_process import leave_folder
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    leave_folder()
+
+    from inlay.cli.main import main  # behind it: nothing that it imports may be a file of the current folder
+
+    sys.exit(main())

@@ -85,10 +85,10 @@ def test_cores_and_gpus_are_divided() -> None:
     assert of(["0", "1"], {})[0]["CUDA_VISIBLE_DEVICES"] == "0", "one run on one GPU sees one"
     with pytest.raises(BadInput, match="this machine shows 2: take fewer processes"):
         of(["0", "1"], {}, processes=3)
-    command = (sys.executable, "-m", "inlay", "train")
+    command = (sys.executable, "-P", "-m", "inlay", "train")
     assert on_devices(command, 1) == command
     assert on_devices(command, 4)[1:] == (
-        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4", "-m", "inlay", "train",
+        "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4", "-m", "inlay", "train",
     )  # fmt: skip
 
 

@@ -22,7 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     from inlay.cli.app import HEAVY
     from inlay.cli.runtime import ensure_runtime
+    from inlay.python_process import leave_folder
 
+    if argv is None:
+        leave_folder()
     words = list(sys.argv[1:] if argv is None else argv)
     debug = DEBUG in words
     words = [word for word in words if word != DEBUG]

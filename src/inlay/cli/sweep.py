@@ -139,13 +139,14 @@ def _tokens(run: Any) -> int:
 
 def _carry_on(sweep: "Sweep") -> int:
     """Trains what is left, measures, prints; 1 when a run has failed otherwise than by diverging in a search."""
+    from inlay.python_process import python_command
     from inlay.text.progress import RichProgress
     from inlay.train.study import RESULT, measure
     from inlay.train.study_page import print_result, write_pages
     from inlay.train.sweep_run import train_all
 
     progress = RichProgress()
-    command = [sys.executable, "-m", "inlay", "train"]
+    command = python_command("-m", "inlay", "train")
     try:
         failed = train_all(sweep, command, progress, lambda line: print(line, file=sys.stderr, flush=True))
     except KeyboardInterrupt as error:

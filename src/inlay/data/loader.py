@@ -23,6 +23,7 @@ from inlay.data.plan import Plan
 from inlay.data.rows import Row, RowMaker
 from inlay.fim.format import FimFormat
 from inlay.fim.transform import FimConfig, Transform
+from inlay.python_process import end_with_parent
 from inlay.text.store import TokenStore
 from inlay.text.tokenizer import Tokenizer
 
@@ -268,6 +269,7 @@ _worker_rows: RowStream | None = None  # set once in each worker process; a proc
 
 def _start_worker(rows: RowStream) -> None:
     global _worker_rows
+    end_with_parent()
     _worker_rows = rows
     # Ctrl-C, or a scheduler's signal, reaches the whole process group; the trainer decides when to end, and closes its
     # workers then.

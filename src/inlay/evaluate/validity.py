@@ -20,6 +20,7 @@ import xxhash
 
 from inlay.config import InlayError
 from inlay.evaluate.validity_worker import ABSENT, COMPILE, READY, VALID
+from inlay.python_process import python_command, safe_path
 from inlay.text.syntax_grammars import has_grammar
 from inlay.text.syntax_worker import PATIENCE, REQUEST, TIME_OUT_SIGNALS, time_limit
 
@@ -170,7 +171,7 @@ class _Process:
     def _start(self) -> "subprocess.Popen[bytes]":
         # A group of its own: Ctrl-C at the terminal is for the parent alone.
         process = self._process = subprocess.Popen(
-            [sys.executable, "-c", _START, str(self._timeout_seconds), json.dumps(sys.path)],
+            python_command("-c", _START, str(self._timeout_seconds), json.dumps(safe_path())),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

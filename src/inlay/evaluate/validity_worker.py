@@ -14,6 +14,7 @@ import signal
 import sys
 import warnings
 
+from inlay.python_process import end_with_parent
 from inlay.text.syntax_grammars import GRAMMARS
 from inlay.text.syntax_walk import Walker
 from inlay.text.syntax_worker import PATIENCE, REQUEST, TIME_OUT_SIGNALS, time_limit
@@ -39,6 +40,7 @@ def compiles(text: str) -> bool:
 def main() -> None:
     """Serves until standard input ends. The only argument is the processor time a megabyte may take, in seconds."""
     timeout_seconds = float(sys.argv[1])
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it closes the pipes
     for number in (*TIME_OUT_SIGNALS, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)

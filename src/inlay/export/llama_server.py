@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from inlay.config import InlayError
+from inlay.python_process import end_with_parent, python_command, python_environment
 
 READY = "inlay-llama-server "
 START_SECONDS = 300.0
@@ -51,14 +52,13 @@ class LlamaServer:
 
     def __enter__(self) -> "LlamaServer":
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "inlay.export.llama_server", json.dumps(self._options)],
+            python_command("-m", "inlay.export.llama_server", json.dumps(self._options)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env=environment,
+            env=python_environment(),
         )
         try:
             self._address = self._wait(self._process)
@@ -180,6 +180,7 @@ def _tables(ids: Sequence[int], reply: dict[str, Any]) -> list[dict[int, float]]
 
 def serve(options: dict[str, Any]) -> None:
     """Runs the server in this process until standard input closes. Its address is printed once it can answer."""
+    end_with_parent()
     import xllamacpp as package
 
     xllamacpp: Any = package  # it has no types

@@ -21,6 +21,7 @@ from enum import Enum
 from types import TracebackType
 
 from inlay.config import InlayError
+from inlay.python_process import python_command, safe_path
 from inlay.text.syntax import ParsedSyntax, judged, nodes_of
 from inlay.text.syntax_grammars import GRAMMARS, Grammar
 from inlay.text.syntax_worker import (
@@ -137,7 +138,7 @@ class _Worker:
         self._timeout_seconds = timeout_seconds
         # A group of its own: Ctrl-C at the terminal is for the parent alone.
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _START, json.dumps(sys.path)],
+            python_command("-c", _START, json.dumps(safe_path())),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -15,6 +15,7 @@ import signal
 import struct
 import sys
 
+from inlay.python_process import end_with_parent
 from inlay.text.syntax_grammars import Grammar
 from inlay.text.syntax_walk import Walker
 
@@ -39,6 +40,7 @@ def time_limit(timeout_seconds: float, size: int) -> float:
 
 def main() -> None:
     """Serves until standard input ends. The first line on it is JSON: grammars and the time-out."""
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; it closes the pipes
     for number in (*TIME_OUT_SIGNALS, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)

@@ -85,4 +85,6 @@ def on_devices(command: Sequence[str], gpus: int) -> tuple[str, ...]:
     """`command` (a Python interpreter and its arguments) as one process for each of several GPUs."""
     if gpus <= 1 or not command or command[0] != sys.executable:
         return tuple(command)
-    return (command[0], "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}", *command[1:])
+    launch = ("-P", "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}")
+    # torchrun starts Python itself, which then has `-P` from its environment.
+    return (command[0], *launch, *(word for word in command[1:] if word != "-P"))
