@@ -1,13 +1,15 @@
+import errno
 import json
 import math
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.evaluate.evaluation_results import item, items_of, result_of
 
-from inlay.config import BadInput
-from inlay.evaluate import evaluation_items
+from inlay.config import BadInput, InlayError
 from inlay.evaluate.answer import Answer
 from inlay.evaluate.evaluation_items import item_of, write
 from inlay.evaluate.sandbox.program import Outcome
@@ -52,22 +54,41 @@ def test_the_three_files(tmp_path: Path) -> None:
 def test_a_result_never_stands_with_the_items_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = items_of(4), items_of(6)
     write(tmp_path, result_of(first), first)
-    honest = evaluation_items.write_atomic
+    honest = os.replace
     for failing in (0, 1, 2):
-        written: list[Path] = []
+        taken: list[object] = []
 
-        def killed(path: Path, content: str, at: int = failing, written: list[Path] = written) -> None:
-            if len(written) == at:
+        def killed(one: object, other: object, at: int = failing, taken: list[object] = taken) -> None:
+            if len(taken) == at:
                 raise KeyboardInterrupt
-            written.append(path)
-            honest(path, content)
+            taken.append(other)
+            honest(one, other)  # type: ignore[call-overload]
 
-        monkeypatch.setattr(evaluation_items, "write_atomic", killed)
+        monkeypatch.setattr(os, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             write(tmp_path, result_of(second), second)
         assert not (tmp_path / "humaneval_infilling.json").exists()
-        monkeypatch.setattr(evaluation_items, "write_atomic", honest)
+        monkeypatch.setattr(os, "replace", honest)
         write(tmp_path, result_of(first), first)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_full_disk_leaves_the_old_result_whole(at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = items_of(4), items_of(6)
+    files = write(tmp_path, result_of(old), old)
+    before = {file: file.read_bytes() for file in files}
+    honest, synced = os.fsync, []
+
+    def full(descriptor: int) -> None:
+        synced.append(descriptor)
+        if len(synced) == at + 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        honest(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InlayError, match=f"cannot write '{re.escape(str(files[at]))}': the disk is full"):
+        write(tmp_path, result_of(new), new)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def test_what_cannot_be_made_leaves_the_old_result(tmp_path: Path) -> None:

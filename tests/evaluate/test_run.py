@@ -107,14 +107,16 @@ def test_a_run_is_evaluated_and_written(run: Path) -> None:
     assert result["settings"]["step"] == 20
     assert result["settings"]["documents_used"] <= 4
     assert len(result["samples"]) == 32
-    written = json.loads((run / "evaluations" / "held_out.json").read_text())
+    name = result["name"]
+    assert "-categories-" in name, "options that change the list are in the name"
+    written = json.loads((run / "evaluations" / f"{name}.json").read_text())
     assert written == json.loads(json.dumps(result))
-    items = [json.loads(line) for line in (run / "evaluations" / "held_out.items.jsonl").read_text().splitlines()]
+    items = [json.loads(line) for line in (run / "evaluations" / f"{name}.items.jsonl").read_text().splitlines()]
     assert len(items) == 32
     exact = sum(item["measures"]["exact"] for item in items if item["order"] == "spm") / 16
     assert exact == result["metrics"]["spm"]["exact"]["value"]
     assert {item["path"] for item in items} <= {"m2.py", "m3.py", "m4.py", "m5.py"}, "only held-out documents"
-    assert (run / "evaluations" / "held_out.html").is_file()
+    assert (run / "evaluations" / f"{name}.html").is_file()
 
 
 def test_two_runs_are_identical(opened: Opened, corpus: Corpus) -> None:
@@ -250,7 +252,7 @@ def test_own_files_and_folders(run: Path, tmp_path: Path) -> None:
 def test_without_a_task_both_defaults_are_asked(run: Path, tmp_path: Path) -> None:
     held_out, marked = evaluate_tasks(run, [SMALL, module.tasks.get("marked")()], limit=2)  # type: ignore[list-item]
     assert (held_out["task"], marked["task"]) == ("held_out", "marked")
-    assert (run / "evaluations" / "marked.json").is_file()
+    assert (run / "evaluations" / "marked-first-2.json").is_file()
 
 
 def test_a_task_without_data_may_be_left_out(run: Path, tmp_path: Path) -> None:
@@ -323,7 +325,8 @@ def test_splits_of_a_benchmark_lie_side_by_side(tmp_path: Path, run: Path) -> No
         names.add(result["name"])
         assert (result["task"], result["sample"]) == ("humaneval_infilling", True)
         assert (run / "evaluations" / f"{result['name']}.html").is_file()
-    assert names == {"humaneval_infilling-single-line-sample", "humaneval_infilling-random-span-sample"}
+    common = "max_tokens-16-untested-first-1"
+    assert names == {f"humaneval_infilling-{split}-sample-{common}" for split in ("single-line", "random-span")}
 
 
 def test_what_is_no_run_is_written_below_the_folder_that_is_named(tmp_path: Path) -> None:
@@ -345,15 +348,3 @@ def test_a_budget_without_room_is_refused_before_anything_runs(opened: Opened, s
     with pytest.raises(BadInput, match="leave no room for a prompt"):
         evaluate_examples(subject, task, sums(), Options())
     assert sandbox.ran == []
-
-
-def test_a_part_does_not_take_the_place_of_the_whole(run: Path) -> None:
-    whole = evaluate(run, config=SMALL)
-    part = evaluate(run, config=SMALL, limit=4)
-    assert (whole["name"], part["name"]) == ("held_out", "held_out-first-4")
-    folder = run / "evaluations"
-    assert json.loads((folder / "held_out.json").read_text())["n"] == whole["n"] == 16
-    assert json.loads((folder / "held_out-first-4.json").read_text())["n"] == 4
-    assert evaluate(run, config=SMALL)["name"] == "held_out", "the whole takes its own place"
-    (folder / "held_out.json").write_text("cut short")
-    assert evaluate(run, config=SMALL, limit=4)["name"] == "held_out"

@@ -241,7 +241,7 @@ def test_the_card_says_what_can_be_proven_and_no_path(run: Path, tmp_path: Path)
     assert ours.weights_hash in card
     assert "| MIT | 20 |" in card
     assert "| train | 20 |" in card
-    assert "Task `held_out`, 3 gaps" in card
+    assert "Task `held_out-psm-first-3`, 3 gaps" in card
     assert "Task `other`" not in card
     for stop in ours.stop_ids:
         assert f"({stop})" in card

@@ -8,7 +8,7 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +17,7 @@ import xxhash
 from inlay.config.errors import BadInput, InlayError
 
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
-_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 _BLOCK = 1 << 24
 """Bytes that are written at a time: between two blocks other threads of this process come to run."""
 
@@ -28,21 +28,37 @@ def write_atomic(path: str | Path, content: bytes | str) -> None:
     Missing parent folders are made. Raises InlayError with one line when the disk is full, BadInput when the path
     cannot be written at all.
     """
-    target = Path(path)
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    with disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(target.parent)
+    write_together({Path(path): content})
+
+
+def write_together(contents: Mapping[Path, bytes | str]) -> None:
+    """Writes files that belong together, of one folder, or none of them: a full disk leaves the old ones as they were.
+
+    The last one seals the others: its old version goes before they come and it comes after them, so that it never
+    stands beside files of another time. Raises as `write_atomic`.
+    """
+    written: dict[Path, Path] = {}
+    try:
+        for path, content in contents.items():
+            with disk_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+                with open(aside, "wb") as file:
+                    written[path] = aside
+                    file.write(content.encode("utf-8") if isinstance(content, str) else content)
+                    file.flush()
+                    os.fsync(file.fileno())
+        *others, seal = contents
+        with disk_errors(seal):
+            if others:
+                seal.unlink(missing_ok=True)
+            for path in contents:
+                os.replace(written[path], path)
+                del written[path]
+            sync_folder(seal.parent)
+    finally:
+        for left in written.values():
+            left.unlink(missing_ok=True)
 
 
 def write_synced(path: Path, blocks: Iterable[bytes | memoryview]) -> str:

@@ -1,8 +1,9 @@
 """What an evaluation leaves behind: one line for every answer, the result as JSON, and the page about both.
 
-It decides how an answer is written down, and in which order the files appear: an old result goes first and the new one
-comes last, so that a result never stands beside the answers of another. It refuses nothing but what the disk refuses: a
-number that is not finite has no place in JSON, so it becomes null and its name is kept beside it.
+It decides how an answer is written down, and in which order the files appear: all are written aside before any old one
+goes, and the result comes last, so that it never stands beside the answers of another and a full disk costs none. It
+refuses nothing but what the disk refuses: a number that is not finite has no place in JSON, so it becomes null and its
+name is kept beside it.
 """
 
 import json
@@ -11,16 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inlay.config.files import disk_errors, write_atomic
+from inlay.config.files import write_together
 from inlay.evaluate.evaluation_page import render_evaluation
 from inlay.evaluate.metric import Measure
+from inlay.evaluate.result_names import ENDINGS
 from inlay.evaluate.scored import Scored
 
 PREFIX_CHARACTERS = 1200
 SUFFIX_CHARACTERS = 800
 
 Item = dict[str, Any]
-"""One line of `TASK.items.jsonl`; see `item_of`."""
+"""One line of `NAME.items.jsonl`; see `item_of`."""
 
 
 def item_of(scored: Scored, row: str, order: str, chosen: bool | None) -> Item:
@@ -64,7 +66,7 @@ def write(folder: str | Path, result: dict[str, Any], items: Sequence[Item], nam
     `name` defaults to the task's. Raises InlayError or BadInput, in one line, when the disk does not take them.
     """
     name = str(result.get("name") or result["task"]) if name is None else name
-    files = [Path(folder) / f"{name}.{end}" for end in ("items.jsonl", "html", "json")]
+    files = [Path(folder) / f"{name}.{end}" for end in ENDINGS]
     clean, lost = finite(result)
     if lost:
         clean["not_finite"] = lost
@@ -72,10 +74,7 @@ def write(folder: str | Path, result: dict[str, Any], items: Sequence[Item], nam
     lines = "".join(f"{_line(item)}\n" for item in items)
     page = render_evaluation(clean, items)
     whole = _dump(clean, indent=1) + "\n"
-    with disk_errors(files[-1]):
-        files[-1].unlink(missing_ok=True)
-    for file, content in zip(files, (lines, page, whole), strict=True):
-        write_atomic(file, content)
+    write_together(dict(zip(files, (lines, page, whole), strict=True)))
     return files
 
 

@@ -18,6 +18,7 @@ from inlay.config import ConfigError
 from inlay.config.files import json_lines
 from inlay.config.run_dir import RunDir
 from inlay.evaluate.report_sums import Validated, read_validation
+from inlay.evaluate.result_names import read_result
 
 Point = tuple[float, float]
 
@@ -52,7 +53,7 @@ class RunData:
     step: int | None
     parameters: int | None
     evaluations: dict[str, dict[str, Any]]
-    """By task."""
+    """By the name of their files, which says what was evaluated (`result_names`)."""
     samples: list[dict[str, Any]]
     """Lines of samples.jsonl, in order of steps."""
     corpus: dict[str, Any] | None
@@ -286,15 +287,16 @@ def _parameters(run: RunDir) -> int | None:
 
 
 def _evaluations(run: RunDir) -> dict[str, dict[str, Any]]:
-    found = {}
-    for file in sorted(run.evaluations.glob("*.json")) if run.evaluations.is_dir() else ():
-        try:
-            result = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(result, dict) and {"task", "n", "gold", "metrics", "slices", "settings"} <= result.keys():
-            found[str(result.get("name") or result["task"])] = result
-    return found
+    files = sorted(run.evaluations.glob("*.json")) if run.evaluations.is_dir() else []
+    found = {file.stem: result for file in files if (result := read_result(file)) is not None}
+    # Each task's plain name before those of its other evaluations, whatever sorts between.
+    return dict(sorted(found.items(), key=lambda item: (str(item[1]["task"]), len(item[0]), item[0])))
+
+
+def main_evaluation(evaluations: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """The evaluation that stands for a run: on held-out gaps as usual, else on such gaps at all, else the first."""
+    held_out = [result for result in evaluations.values() if result["task"] == "held_out"]
+    return evaluations.get("held_out") or next(iter([*held_out, *evaluations.values()]), None)
 
 
 def _main_store(data: Any) -> str | None:

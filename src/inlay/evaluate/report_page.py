@@ -12,7 +12,7 @@ from urllib.parse import quote
 from inlay.evaluate.charts import Chart, Series, amount, line_chart
 from inlay.evaluate.metrics import METRICS
 from inlay.evaluate.report_compare import KINDS
-from inlay.evaluate.report_data import RunData
+from inlay.evaluate.report_data import RunData, main_evaluation
 from inlay.evaluate.report_tasks import MISSING, best_order
 from inlay.evaluate.report_text import (
     ORDER_TITLES,
@@ -100,7 +100,7 @@ def _sources(run: RunData) -> list[tuple[str, str]]:
 
 def _headline(run: RunData) -> list[dict[str, str]]:
     """The few numbers to read first, in the order the model does best in."""
-    result = _main_evaluation(run)
+    result = main_evaluation(run.evaluations)
     if result is None:
         return []
     order = best_order(result)
@@ -243,7 +243,7 @@ def _cells(scores: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _samples(run: RunData) -> list[dict[str, Any]]:
-    result = _main_evaluation(run)
+    result = main_evaluation(run.evaluations)
     if result is not None:
         order = best_order(result)
         listed = [sample for sample in result.get("samples", []) if _of_row(sample, result, order)]
@@ -302,10 +302,6 @@ def _progress(run: RunData) -> list[dict[str, Any]]:
             }
         )
     return shown
-
-
-def _main_evaluation(run: RunData) -> dict[str, Any] | None:
-    return run.evaluations.get("held_out") or next(iter(run.evaluations.values()), None)
 
 
 def _best_first(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

@@ -8,6 +8,7 @@ so.
 from collections.abc import Sequence
 from typing import Any
 
+from inlay.evaluate.report_data import main_evaluation
 from inlay.evaluate.report_entries import Entry
 from inlay.evaluate.report_text import ORDER_TITLES, STOP_TITLES, first_lines, last_lines
 from inlay.evaluate.table import category_title
@@ -62,7 +63,7 @@ def _by_gap(entry: Entry) -> dict[tuple[str, ...], list[Sample]]:
 
 def _of_evaluation(evaluations: dict[str, Any], step: int | None) -> list[Sample]:
     """What an evaluation shows in full, for a run that was not sampled while it trained: in the first order."""
-    result = evaluations.get("held_out") or next(iter(evaluations.values()), {})
+    result = main_evaluation(evaluations) or {}
     samples = [s for s in result.get("samples", []) if isinstance(s, dict) and s.get("sample", 0) == 0]
     needed = ("doc", "path", "category", "order", "prefix", "suffix", "gold", "middle", "stopped", "exact")
     samples = [{"step": step or 0, **s} for s in samples if all(name in s for name in needed)]

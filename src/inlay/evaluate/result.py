@@ -2,7 +2,6 @@
 repeat it."""
 
 import platform
-import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -30,6 +29,7 @@ def result_of(
     rows: Mapping[str, Mapping[str, Any]],
     metrics: Sequence[Metric],
     *,
+    name: str,
     killed: Mapping[str, int],
     orders: Sequence[str],
     decoding: Decoding,
@@ -39,15 +39,15 @@ def result_of(
 ) -> dict[str, Any]:
     """The result of one task.
 
-    `scored` has the answers of each row, `rows` says how each row came about: its order, samples an example, and of how
-    many the best was taken (None: of none). `killed`: texts over which a parser had to be ended, by its fate; they
-    count as not valid.
+    `name`: of its files, see `result_names`. `scored` has the answers of each row, `rows` says how each row came about:
+    its order, samples an example, and of how many the best was taken (None: of none). `killed`: texts over which a
+    parser had to be ended, by its fate; they count as not valid.
     """
     step = int(identity.get("step") or 0)
     corpus = {"source": examples.source, "hash": examples.hash, "of": examples.of, "sample": examples.sample}
     return {
         "task": task.kind,
-        "name": _name(task, examples),
+        "name": name,
         "n": len(examples.items),
         "of": examples.of,
         "sample": examples.sample,
@@ -82,14 +82,6 @@ def result_of(
             sample_of(one.example, one.answer, order, step) for order in orders for one in _first(scored[order])
         ],
     }
-
-
-def _name(task: TaskConfig, examples: Examples) -> str:
-    """The task's, with the split where one alone was asked, and apart for a shipped sample: results of two splits lie
-    side by side, and a sample never takes the place of a score."""
-    splits = {example.category for example in examples.items}
-    split = f"-{re.sub('[^A-Za-z0-9._-]+', '-', splits.pop()).strip('-')}" if task.SPLITS and len(splits) == 1 else ""
-    return f"{task.kind}{split}{'-sample' if examples.sample else ''}"
 
 
 def versions() -> dict[str, str]:

@@ -6,7 +6,6 @@ not the model, is wrong: it stands at the top of the result with the ids of the 
 the model is asked. It refuses an order that the model was not trained in, and code to run with nothing to run it in.
 """
 
-import json
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from inlay.evaluate.harness_table import under_each
 from inlay.evaluate.metric import Measure, Metric
 from inlay.evaluate.metrics import METRICS, PER_EXAMPLE, Judge
 from inlay.evaluate.result import result_of
+from inlay.evaluate.result_names import name_of, settle
 from inlay.evaluate.sandbox import Sandbox, open_sandbox
 from inlay.evaluate.sandbox.program import Outcome, Program
 from inlay.evaluate.scored import Answered, Scored
@@ -47,6 +47,10 @@ class Options:
 
     order: str | None = None
     """One of the subject's orders; None takes all."""
+    data: str | None = None
+    """What was named as data, for the result's name."""
+    family: str | None = None
+    """The format that was asked for, likewise."""
     limit: int | None = None
     """The first so many examples of each task."""
     decoding: Decoding = GREEDY
@@ -139,8 +143,9 @@ def evaluate_tasks(
     try:
         folder = _folder(subject, out, elsewhere) if save else None
         options = Options(
-            order=order, limit=limit, decoding=decoding, tests=tests, allow_unsafe=allow_unsafe, strict=strict,
-            harnesses=harnesses, cache=None if folder is None else folder / "cache",
+            order=order, data=None if data is None else str(data), family=family, limit=limit, decoding=decoding,
+            tests=tests, allow_unsafe=allow_unsafe, strict=strict, harnesses=harnesses,
+            cache=None if folder is None else folder / "cache",
         )  # fmt: skip
         place = place_of(subject, None if data is None else str(data))
         results = []
@@ -154,7 +159,7 @@ def evaluate_tasks(
             evaluation = evaluate_examples(subject, task, examples, options, progress)
             if folder is not None:
                 result = evaluation.result
-                result["name"] = _beside_fuller(folder, result)
+                result["name"] = settle(folder, result)
                 page = folder / f"{result['name']}.html"
                 result["settings"] |= {"target": where or given, "data": place.data, "page": str(page)}
                 write(folder, result, evaluation.items)
@@ -187,7 +192,7 @@ def evaluate_examples(
     """
     started = time.monotonic()
     progress = progress or NoProgress()
-    task = task.fitted(examples)
+    asked, task = task, task.fitted(examples)
     orders = orders_of(subject, options.order)
     subject.check_budget(task.max_tokens)
     decoding = subject.decoding(options.decoding, examples) if task.GENERATES else GREEDY
@@ -227,9 +232,14 @@ def evaluate_examples(
             items += [
                 item_of(one, order, order, None if picked is None else at in picked) for at, one in enumerate(found)
             ]
+    name = name_of(
+        asked, examples, data=options.data, family=options.family, decoding=options.decoding,
+        order=options.order if len(subject.orders) > 1 else None,
+        tested=options.tests or not task.EXECUTES, harnesses=options.harnesses,
+    )  # fmt: skip
     result = result_of(
         subject.identity, task, examples, gold, scored, rows, metrics,
-        killed=dict(judge.killed), orders=orders, decoding=decoding, limit=options.limit,
+        name=name, killed=dict(judge.killed), orders=orders, decoding=decoding, limit=options.limit,
         sandbox=None if sandbox is None else sandbox.name, seconds=time.monotonic() - started,
     )  # fmt: skip
     if options.harnesses:
@@ -362,18 +372,6 @@ def _folder(subject: Subject, out: str | Path | None, elsewhere: str | Path | No
         return RunDir.open(run).evaluations
     name = re.sub(r"[^\w.-]+", "-", str(subject.identity["name"])).strip("-.") or "model"
     return None if elsewhere is None else Path(elsewhere) / name
-
-
-def _beside_fuller(folder: Path, result: dict[str, Any]) -> str:
-    """The result's name, or one of its own where a fuller result of the same model has that name."""
-    name = str(result["name"])
-    try:
-        old = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        same = old["settings"]["weights_hash"] == result["settings"]["weights_hash"]
-        fuller = same and int(old["n"]) > result["n"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return name  # none, or of no version that says so
-    return f"{name}-first-{result['n']}" if fuller and result["n"] < result["of"] else name
 
 
 def _task(task: str | None, config: TaskConfig | None) -> TaskConfig:

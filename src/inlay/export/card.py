@@ -15,6 +15,7 @@ import xxhash
 
 import inlay
 from inlay.config import InlayError
+from inlay.evaluate.result_names import read_result
 from inlay.evaluate.run import run_store
 from inlay.evaluate.table import COLUMNS, format_score
 from inlay.infer.hf_folder import RECORD
@@ -161,15 +162,13 @@ def _scores(opened: Opened) -> list[dict[str, Any]]:
         return []
     found = []
     for file in sorted((opened.run / "evaluations").glob("*.json")):
-        try:
-            result = json.loads(file.read_text(encoding="utf-8"))
-            if result["settings"]["weights_hash"] == opened.weights_hash:
-                if result.get("sample"):
-                    continue  # a few shipped examples are no score
-                decoding = result["settings"].get("decoding", "greedy")
-                found.append({key: result[key] for key in ("task", "n", "gold", "metrics")} | {"decoding": decoding})
-        except (ValueError, KeyError, TypeError):
-            continue  # some other JSON file, or one cut short: no scores of these weights
+        result = read_result(file)
+        if result is None or result.get("sample"):
+            continue  # some other file, or one cut short; a few shipped examples are no score
+        if result["settings"].get("weights_hash") == opened.weights_hash:
+            decoding = result["settings"].get("decoding", "greedy")
+            kept = {key: result[key] for key in ("task", "n", "gold", "metrics")}
+            found.append({**kept, "name": file.stem, "decoding": decoding})
     return found
 
 
@@ -203,8 +202,8 @@ def _score_text(scores: list[dict[str, Any]]) -> Iterator[str]:
     for result in scores:
         exact = result["gold"]["exact"]
         yield (
-            f"Task `{result['task']}`, {result['n']:,} gaps, {result['decoding']}. The gold answers themselves score"
-            f" {exact:.1%} exact through the same path."
+            f"Task `{result.get('name') or result['task']}`, {result['n']:,} gaps, {result['decoding']}. The gold"
+            f" answers themselves score {exact:.1%} exact through the same path."
         )
         yield _table(
             ("order", *(title for _, title in COLUMNS)),

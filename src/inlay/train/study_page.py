@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import escape
 
-from inlay.config.files import write_atomic
+from inlay.config.files import write_together
 from inlay.evaluate.charts import HEIGHT, WIDTH, Series, amount, line_chart
 from inlay.evaluate.report_data import Point
 from inlay.train.study_plot import STYLE, colour_rules, rates_svg
@@ -38,14 +38,11 @@ def write_pages(folder: str | Path, result: Result) -> list[Path]:
     place = Path(folder)
     pictures = {PLOT: svg(result), RATES: rates_svg(result)}
     contents = {TABLE: markdown(result), **pictures, PAGE: html(result, [*filter(None, pictures.values())])}
-    written = []
-    for name, content in contents.items():
-        if content is None:
-            (place / name).unlink(missing_ok=True)  # of an earlier result
-        else:
-            write_atomic(place / name, content)
-            written.append(place / name)
-    return written
+    written = {place / name: content for name, content in contents.items() if content is not None}
+    write_together(written)
+    for name in contents.keys() - {file.name for file in written}:
+        (place / name).unlink(missing_ok=True)  # of an earlier result
+    return list(written)
 
 
 def columns(result: Result) -> list[str]:
