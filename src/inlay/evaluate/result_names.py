@@ -54,7 +54,8 @@ def name_of(
     parts = [task.kind, *([split] if split else []), *(["sample"] if examples.sample else [])]
     if data is not None:
         parts += [Path(data.rstrip("/")).name or "data", examples.hash[:8]]
-    parts += _changed(task.to_dict(), type(task)().to_dict(), {"kind"} | ({"split"} if split else set()))
+    usual = type(task)().to_dict()  # pyrefly: ignore (each task knows its kind)
+    parts += _changed(task.to_dict(), usual, {"kind"} | ({"split"} if split else set()))
     parts += [part for part in (family, order) if part is not None]
     parts += _changed(decoding.to_dict(), GREEDY.to_dict(), {"kind"})
     parts += [] if tested else ["untested"]
