@@ -270,6 +270,6 @@ def test_the_snippet_of_the_card_runs(run: Path, tmp_path: Path) -> None:
 
 def test_a_model_without_a_run_says_that_it_knows_nothing(exported: Path) -> None:
     card = (exported / "README.md").read_text()
-    assert "Unknown: the token store" in card
+    assert "Unknown: nothing says what token store" in card
     assert "| tokens trained | unknown |" in card
     assert "None: these weights were not evaluated" in card

@@ -57,7 +57,7 @@ def demo(minutes: float | None, corpus: str | None, out: str | None, overrides: 
     if minutes is not None:
         chosen.append(f"run.train.minutes={minutes}")
     config: Any = validate(schema(), compose("demo", [*chosen, *overrides]), where="demo")
-    run = RunDir.create(target, config.run)
+    run = RunDir.create(target, config.run.anchored())
     progress = RichProgress()
     try:
         _say(f"1/4  Preparing real code into {run.path / 'store'}")

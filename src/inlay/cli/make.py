@@ -66,7 +66,8 @@ def prepare(*overrides: Tail) -> None:
 def train(*overrides: Tail, config: Path | None = None) -> None:
     """Train a model on a token store, or go on with a run.
 
-    Examples: inlay train data.path=STORE train.minutes=5 out=RUN, and after a stop: inlay train resume=RUN;
+    Examples: inlay train data.path=STORE train.minutes=5 out=RUN, and after a stop: inlay train resume=RUN (with
+    data.path=STORE where the store has moved);
     on 8 GPUs: torchrun --nproc-per-node 8 -m inlay train data.path=STORE train.minutes=60 out=RUN
 
     Parameters
@@ -82,13 +83,14 @@ def train(*overrides: Tail, config: Path | None = None) -> None:
 
     resumed, rest = take(overrides, "resume")
     if resumed is not None:
-        # How a run is spread over processes decides none of its weights, and may change.
-        others = [override for override in rest if not override.startswith("parallel.")]
+        from inlay.data.config import STORE_OVERRIDE
+        from inlay.train.run import resume
+
+        # How a run is spread over processes, and where its store is, decides none of its weights.
+        others = [text for text in rest if not text.startswith("parallel.") and STORE_OVERRIDE.match(text) is None]
         if others or config is not None:
             extra = " ".join([*others, *([f"--config {config}"] if config is not None else [])])
             raise BadInput(f"a resumed run keeps its configuration: leave out {extra}, or start a new run")
-        from inlay.train.run import resume
-
         _print_once(resume(resumed, rest))
         return
     out, rest = take(rest, "out")

@@ -4,6 +4,7 @@
               metrics.jsonl    one object per logged step
               samples.jsonl    infills of fixed held-out gaps during training
               validation.json  losses of the last validation, summed by document
+              stores.json      the stores it was trained from: paths, content hashes, manifests
               checkpoints/step-N/
               tokenizer/
               evaluations/     one JSON file per evaluation

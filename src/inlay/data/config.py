@@ -17,6 +17,8 @@ from inlay.fim.transform import FimConfig
 from inlay.text.store import TokenStore
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+STORE_OVERRIDE = re.compile(r"data\.(?:path|sources\.([a-z0-9][a-z0-9_-]*)\.path)=")
+"""The beginning of an override that says where a store is, of a mixture (the group) which: it decides no weight."""
 _TAKEN = frozenset({*(kind.name.lower() for kind in Kind), "middle"})
 """Names that losses of all sources are logged under."""
 

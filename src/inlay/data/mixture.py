@@ -31,6 +31,11 @@ def text_tokens(batch: Batch) -> np.ndarray:
     return targets + ((batch.positions == 0) & (batch.kinds == Kind.L2R)).sum(axis=1)
 
 
+def mixed_hash(hashes: Mapping[str, str]) -> str:
+    """The hash of a mixture of the stores with these hashes, by the names of its sources."""
+    return xxhash.xxh3_128_hexdigest("\n".join(f"{name} {one}" for name, one in hashes.items()).encode())
+
+
 class MixedRows:
     """The rows of several sources as one stream; see `RowStream`. Picklable."""
 
@@ -46,9 +51,7 @@ class MixedRows:
         self.source_names = tuple(sources)
         self._rows = tuple(sources.values())
         _check(sources)
-        self.store_hash = xxhash.xxh3_128_hexdigest(
-            "\n".join(f"{name} {rows.store_hash}" for name, rows in sources.items()).encode()
-        )
+        self.store_hash = mixed_hash({name: rows.store_hash for name, rows in sources.items()})
 
     def __reduce__(self) -> tuple[type["MixedRows"], tuple[dict[str, Rows], dict[str, float]]]:
         return type(self), (self._sources, self._shares)

@@ -22,9 +22,9 @@ FILE_BYTES = 16_000_000
 """A single file named by the user is read up to this size."""
 
 
-def held_out(store: TokenStore, split: str = "validation") -> Corpus:
-    """The documents of a store's held-out split."""
-    return of_split(_split(store, split), f"{split} split of the run's store")
+def held_out(store: TokenStore, title: str = "the run's store") -> Corpus:
+    """The documents of a store's held-out split; `title` says which store, for people."""
+    return of_split(_split(store, "validation"), f"validation split of {title}")
 
 
 def open_place(place: Place) -> tuple[Corpus, Tokenizer | None]:
@@ -38,8 +38,8 @@ def open_place(place: Place) -> tuple[Corpus, Tokenizer | None]:
                 "nothing says what the model was trained from: name a token store, a folder or a file to cut gaps from"
                 " (--data PATH)"
             )
-        store = place.store()
-        return held_out(store), store.tokenizer
+        main = place.store()
+        return held_out(main.store, main.title), main.store.tokenizer
     if place.data.startswith("hf:"):
         raise BadInput(
             f"gaps are cut from a token store, a folder or a file, not from '{place.data}': prepare a store of it first"

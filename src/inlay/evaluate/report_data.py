@@ -19,6 +19,7 @@ from inlay.config.files import json_lines
 from inlay.config.run_dir import RunDir
 from inlay.evaluate.report_sums import Validated, read_validation
 from inlay.evaluate.result_names import read_result
+from inlay.infer.run_stores import main_manifest
 
 Point = tuple[float, float]
 
@@ -57,7 +58,7 @@ class RunData:
     samples: list[dict[str, Any]]
     """Lines of samples.jsonl, in order of steps."""
     corpus: dict[str, Any] | None
-    """The store's manifest, when the store is still there."""
+    """The manifest of the main store as the run was trained on it, when that is known."""
     path: Path = Path()
     times: dict[str, list[Point]] = field(default_factory=dict)
     """(seconds of training, value) by name of the logged value."""
@@ -147,7 +148,7 @@ def load_run(path: str | Path, *, strict: bool = True) -> RunData:
         parameters=_parameters(run),
         evaluations=_evaluations(run),
         samples=_samples(run.samples_file),
-        corpus=_manifest(config),
+        corpus=_manifest(run, config),
     )
 
 
@@ -299,24 +300,7 @@ def main_evaluation(evaluations: dict[str, dict[str, Any]]) -> dict[str, Any] | 
     return evaluations.get("held_out") or next(iter([*held_out, *evaluations.values()]), None)
 
 
-def _main_store(data: Any) -> str | None:
-    """The store that evaluation is about: the only one, or that of a mixture's first source of code."""
-    if not isinstance(data, dict):
-        return None
-    if isinstance(data.get("path"), str):
-        return data["path"]
-    named = data.get("sources")
-    sources = [source for source in named.values() if isinstance(source, dict)] if isinstance(named, dict) else []
-    sources.sort(key=lambda source: source.get("content") != "code")
-    return _text(sources[0].get("path")) if sources else None
-
-
-def _manifest(config: dict[str, Any]) -> dict[str, Any] | None:
-    path = _main_store(config.get("data"))
-    if path is None:
-        return None
-    try:
-        manifest = json.loads((Path(path) / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return manifest if isinstance(manifest, dict) and isinstance(manifest.get("splits"), dict) else None
+def _manifest(run: RunDir, config: dict[str, Any]) -> dict[str, Any] | None:
+    """That of the main store as the run was trained on it: one that was prepared again says nothing about the run."""
+    manifest = main_manifest(run.path, config)
+    return manifest if manifest is not None and isinstance(manifest.get("splits"), dict) else None

@@ -34,8 +34,8 @@ from inlay.evaluate.subjects.local import LocalSubject
 from inlay.evaluate.subjects.open import open_subject
 from inlay.evaluate.task import Example, Examples, Place, TaskConfig, tasks
 from inlay.infer.open import DtypeName, Opened
+from inlay.infer.run_stores import MainStore, main_store
 from inlay.text.progress import NoProgress, Progress
-from inlay.text.store import TokenStore
 
 DEFAULT_TASKS = ("held_out", "marked")
 """What is asked when no task is named: neither needs anything to be fetched."""
@@ -292,21 +292,19 @@ def place_of(subject: Subject, data: str | None) -> Place:
     return Place(data, None if opened is None else lambda: run_store(opened), subject.tokenizer)
 
 
-def run_store(opened: Opened) -> TokenStore:
-    """The token store that a run was trained from. Raises BadInput when the run does not say, or the store is gone or
-    changed its tokenizer."""
-    path = (opened.config.get("data") or {}).get("path")
-    if not isinstance(path, str):
-        raise BadInput(
-            "the model does not say what store it was trained from; say what to evaluate on with --data PATH"
-        )
+def run_store(opened: Opened) -> MainStore:
+    """The store that a run was trained from, of a mixture the main one. Raises BadInput when the run does not say, or
+    the store is gone or has another content by now."""
     try:
-        store = TokenStore.open(path)
+        main = main_store(opened.run, opened.config)
     except BadInput as error:
-        raise BadInput(f"the store that the run was trained from does not open ({error}); use --data PATH") from None
-    if store.tokenizer.hash != opened.tokenizer.hash:
-        raise BadInput(f"the store at {path} was written again with another tokenizer; use --data PATH")
-    return store
+        reason = str(error)
+        if opened.run is None and opened.config.get("data"):
+            reason = f"the store that it was trained from does not open ({error})"
+        raise BadInput(f"{reason}; say what to evaluate on with --data PATH") from None
+    if main.store.tokenizer.hash != opened.tokenizer.hash:
+        raise BadInput(f"the store at {main.store.path} was written again with another tokenizer; use --data PATH")
+    return main
 
 
 def orders_of(subject: Subject, order: str | None) -> tuple[str, ...]:

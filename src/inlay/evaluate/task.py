@@ -18,7 +18,7 @@ from inlay.config import Config, Registry
 from inlay.evaluate.answer import Losses
 from inlay.evaluate.metric import Measure, Metric
 from inlay.evaluate.sandbox.program import Program
-from inlay.text.store import TokenStore
+from inlay.infer.run_stores import MainStore
 from inlay.text.tokenizer import Tokenizer
 
 tasks = Registry("task", "inlay.evaluate.tasks")
@@ -115,8 +115,9 @@ class Place:
 
     data: str | None = None
     """What the user named: a file, a folder, a token store, or `hf:OWNER/NAME`; None for the task's own default."""
-    store: Callable[[], TokenStore] | None = None
-    """Opens the store that the model was trained from; raises BadInput when it is gone. None: nothing says which."""
+    store: Callable[[], MainStore] | None = None
+    """Opens the main store that the model was trained from; raises BadInput when it is gone or holds something else by
+    now. None: nothing says which."""
     tokenizer: Tokenizer | None = None
     """The model's; None for a model behind a server and for completions from a file."""
 

@@ -14,12 +14,11 @@ from typing import Any
 import xxhash
 
 import inlay
-from inlay.config import InlayError
 from inlay.evaluate.result_names import read_result
-from inlay.evaluate.run import run_store
 from inlay.evaluate.table import COLUMNS, format_score
 from inlay.infer.hf_folder import RECORD
 from inlay.infer.open import Opened
+from inlay.infer.run_stores import main_manifest, manifests
 from inlay.model import checkpoint
 
 MOST_REPOS = 20
@@ -141,10 +140,14 @@ def _tokens(opened: Opened) -> int | None:
 
 
 def _data(opened: Opened) -> dict[str, Any] | None:
-    try:
-        manifest = run_store(opened).manifest
-    except InlayError:
+    manifest = main_manifest(opened.run, opened.config)
+    if manifest is None:
         return None
+    found, mixture = _facts_of(manifest), manifests(opened.run, opened.config)
+    return found | {"mixture": {name: _facts_of(one) for name, one in mixture.items()}} if mixture else found
+
+
+def _facts_of(manifest: dict[str, Any]) -> dict[str, Any]:
     return {
         "hash": manifest["content_hash"],
         "source": ((manifest.get("config") or {}).get("source") or {}).get("kind"),
@@ -174,8 +177,18 @@ def _scores(opened: Opened) -> list[dict[str, Any]]:
 
 def _data_text(data: dict[str, Any] | None) -> Iterator[str]:
     if data is None:
-        yield "Unknown: the token store that the model was trained from was not at hand when it was exported."
+        yield "Unknown: nothing says what token store the model was trained from, or it was not at hand any more."
         return
+    if data.get("mixture"):
+        yield f"A mixture of {len(data['mixture'])} token stores."
+        for name, one in data["mixture"].items():
+            yield f"### {name}"
+            yield from _store_text(one)
+    else:
+        yield from _store_text(data)
+
+
+def _store_text(data: dict[str, Any]) -> Iterator[str]:
     yield f"Source `{data['source'] or 'unknown'}`; content hash of the store `{data['hash']}`."
     yield _table(
         ("split", "documents", "tokens", "bytes"),

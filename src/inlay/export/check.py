@@ -194,7 +194,8 @@ def infilling_prompts(
     """
     reason = None
     try:
-        corpus = held_out(run_store(opened))
+        main = run_store(opened)
+        corpus = held_out(main.store, main.title)
     except BadInput as error:
         corpus, reason = _own_code(), f"prompts from inlay's own code: {error}"
     examples = HeldOutConfig().gaps(corpus, opened.tokenizer, count)

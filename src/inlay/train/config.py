@@ -1,5 +1,7 @@
 """The whole configuration of a training run: what `config.yaml` of a run directory holds."""
 
+import os
+
 import torch
 from pydantic import Field, field_validator, model_validator
 
@@ -92,6 +94,17 @@ class TrainRun(Config):
     replaced by its. null draws weights from the seed."""
     callbacks: dict[str, callbacks.union() | None]  # type: ignore[valid-type]
     """Callbacks by a name of your choice; null takes one of the defaults away."""
+
+    def anchored(self) -> "TrainRun":
+        """The same run with absolute paths, so that it can be started and gone on with from any folder."""
+        data = self.data
+        sources = {
+            name: one.model_copy(update={"path": os.path.abspath(one.path)}) for name, one in data.sources.items()
+        }
+        path = None if data.path is None else os.path.abspath(data.path)
+        start = None if self.start_from is None else os.path.abspath(self.start_from)
+        data = data.model_copy(update={"path": path, "sources": sources})
+        return self.model_copy(update={"data": data, "start_from": start})
 
     @model_validator(mode="after")
     def _has_middles(self) -> "TrainRun":

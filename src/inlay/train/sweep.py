@@ -14,8 +14,10 @@ compared by is `inlay.train.study`'s matter.
 
 import functools
 import math
+import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +25,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from inlay.config import BadInput, Config, ConfigError, InlayError, validate
-from inlay.config.compose import apply_overrides, compose
+from inlay.config.compose import apply_overrides, compose, quoted
 from inlay.config.files import disk_errors, json_lines, write_atomic
 from inlay.config.run_dir import RunDir, config_text, default_path
 from inlay.config.yaml_file import load_yaml
@@ -38,6 +40,8 @@ from inlay.train.transfer import TargetConfig
 
 Measure = Literal["loss", "speed", "size", "decode"]
 MOST_CORNERS = 64
+_PATHS = re.compile(r"data\.path|start_from|data\.sources\.[a-z0-9_-]+\.path")
+"""Options whose values are paths."""
 
 
 class SweepConfig(Config):
@@ -98,6 +102,17 @@ class SweepConfig(Config):
     def most_runs(self) -> int:
         """The most runs that it will train."""
         return len(self.branches) * (len(self.seeds) if self.search is None else self.search.most(self.seeds))
+
+
+def _anchored(base: Sequence[str]) -> tuple[str, ...]:
+    """Overrides of all runs with absolute paths: a sweep goes on, and makes further runs, from any folder."""
+    found = []
+    for text in base:
+        key, _, value = text.partition("=")
+        path = apply_overrides({"path": None}, [f"path={value}"])["path"] if _PATHS.fullmatch(key) else None
+        relative = isinstance(path, str) and not os.path.isabs(path)
+        found.append(f"{key}={quoted(os.path.abspath(path))}" if relative else text)
+    return tuple(found)
 
 
 def with_grid(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,6 +231,7 @@ class Sweep:
 
         Raises BadInput when the folder holds anything already, and what `planned` raises before anything is written.
         """
+        config = config.model_copy(update={"base": _anchored(config.base)})
         arms = planned(config)
         target = default_path(f"sweep-{config.name}") if path is None else Path(path)
         if (target / "sweep.yaml").is_file():
@@ -229,7 +245,7 @@ class Sweep:
         with disk_errors(target):
             (target / "logs").mkdir()
         for arm, resolved in zip(arms, configs, strict=True):
-            RunDir.create(target / arm.folder, resolved)
+            RunDir.create(target / arm.folder, resolved.anchored())
         write_atomic(target / "sweep.yaml", config_text(config, "sweep", target / "sweep.yaml"))
         return cls(target, config)
 
@@ -265,7 +281,7 @@ class Sweep:
         if not (path / "config.yaml").is_file():
             shutil.rmtree(path, ignore_errors=True)  # of a process that was killed while it made the directory
             resolved = composed(self.config, slot.branch, slot.values, slot.seed)
-            RunDir.create(path, _with_start(resolved))
+            RunDir.create(path, _with_start(resolved).anchored())
         run = RunDir.open(path)
         config = validate(TrainRun, run.load_config(), where=str(run.config_file))
         return Arm(slot.name, slot.seed, config, slot.values, slot.branch)

@@ -13,6 +13,7 @@ from inlay.evaluate.node_cuts import every_node, node_places
 from inlay.evaluate.task import Category, Corpus, Example, Place, SourceDocument
 from inlay.evaluate.tasks import held_out
 from inlay.evaluate.tasks.held_out import HeldOutConfig
+from inlay.infer.run_stores import MainStore
 from inlay.text.document import content_id
 from inlay.text.store import TokenStore
 from inlay.text.tokenizer import Tokenizer
@@ -193,7 +194,7 @@ def test_examples_come_from_a_store_a_folder_or_a_file(run: Path, tmp_path: Path
     store = tmp_path / "store"
     named = config.examples(Place(data=str(store)))
     assert named.source == f"validation split of {store}"
-    own = config.examples(Place(store=lambda: TokenStore.open(store)))
+    own = config.examples(Place(store=lambda: MainStore(TokenStore.open(store), None)))
     assert own.source == "validation split of the run's store"
     assert [one.id for one in own.items] == [one.id for one in named.items]
     assert own.hash == named.hash

@@ -34,8 +34,9 @@ class ProgressLines(Callback):
         self._config = config
         self._bars: Progress | None = None
         self._task: Any = None
-        self._text = ""
+        self._loss = ""
         self._validation = ""
+        self._rate = ""
         self._printed_at = 0.0
         self._phase = ""
         self._silent = False
@@ -92,11 +93,16 @@ class ProgressLines(Callback):
         if "validation/l2r/bpb" in values:
             self._validation = f" · held out {values['validation/l2r/bpb']:.2f} bits/byte"
         if "train/loss" in values:
-            rate = f"{values['tokens_per_second']:,.0f} tokens/s"
-            self._text = f"loss {values['train/loss']:.2f}{self._validation} · {rate}"
+            self._loss = f"loss {values['train/loss']:.2f}"
+            self._rate = f" · {values['tokens_per_second']:,.0f} tokens/s"
         warning = values.get("warning")
         if warning is not None and not warning["stops"]:  # what stops a run is its last line anyway
             self._say(f"warning ({warning['rule']}): {warning['text']}")
+
+    @property
+    def _text(self) -> str:
+        """Made when it is shown: the validation of the last step comes after its loss."""
+        return f"{self._loss}{self._validation}{self._rate}" if self._loss else ""
 
     def _say(self, line: str) -> None:
         if self._bars is not None:
@@ -107,6 +113,7 @@ class ProgressLines(Callback):
 
     def finish(self, trainer: "Trainer", completed: bool) -> None:
         if self._bars is not None:
+            self._bars.update(self._task, completed=trainer.step, text=self._text)
             self._bars.stop()
             self._bars = None
         elif self._text:

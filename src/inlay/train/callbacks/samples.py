@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from inlay.train.trainer import Trainer
 
 
+MAX_TOKENS = 64
+"""Of a sample."""
+
+
 @callbacks.register
 class SamplesConfig(CallbackConfig):
     """Writes samples.jsonl and logs the share of exact and of stopped infills, `samples/exact` over the gaps of the
@@ -57,6 +61,9 @@ class Samples(Callback):
         corpus = held_out(TokenStore.open(trainer.config.data.main, verify=False))
         listed = HeldOutConfig().gaps(corpus, trainer.tokenizer, limit=self._config.gaps)
         self._gaps = [*listed, *probe_gaps(corpus, trainer.tokenizer, self._config.probes)]
+        if (most := self._max_tokens(trainer)) < MAX_TOKENS:
+            length = trainer.config.train.sequence_length
+            trainer.notice(f"samples are of at most {most} tokens, half a row of {length}, not of {MAX_TOKENS}")
 
     def step(self, trainer: "Trainer") -> None:
         total, times = trainer.total_steps, self._config.times
@@ -65,11 +72,15 @@ class Samples(Callback):
         trainer.phase("samples")
         with trainer.whole_model() as model:
             opened = in_memory(model, trainer.tokenizer, trainer.config.to_dict(), trainer.step)
-            samples = infill_samples(Engine(opened), self._gaps)
+            samples = infill_samples(Engine(opened), self._gaps, max_tokens=self._max_tokens(trainer))
         if trainer.parallel.main:
             with disk_errors(trainer.run.samples_file), trainer.run.samples_file.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(sample) + "\n" for sample in samples)
         trainer.log(scores(samples))
+
+    def _max_tokens(self, trainer: "Trainer") -> int:
+        """The other half of a short row is the prompt's."""
+        return min(MAX_TOKENS, trainer.config.train.sequence_length // 2)
 
 
 def scores(samples: Sequence[dict[str, Any]]) -> dict[str, float]:
