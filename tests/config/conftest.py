@@ -29,6 +29,13 @@ FILES = {
         other: 1
         """,
     "needy.yaml": "data:\n  path: ???\nseed: 1\n",
+    "values.yaml": """
+        nothing: null
+        outer:
+          inner: null
+          full: {a: 1, b: {c: 2}}
+          items: [{a: 1}, null, 3]
+        """,
     "model/nano.yaml": "width: 3\nblocks: {a: {heads: 2}}\n",
     "model/small.yaml": "width: 4\nblocks: {b: {heads: 4}}\n",
     "source/python.yaml": "kind: python\nexclude: null\n",

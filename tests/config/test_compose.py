@@ -1,11 +1,14 @@
 """Composition: what an override does, and the one line that a wrong one gets."""
 
+import copy
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inlay.config import ConfigError
@@ -40,6 +43,11 @@ def test_composes_groups_and_interpolations(conf: str) -> None:
         (["model.blocks={a: {heads: 8}}"], ("model", "blocks"), {"a": {"heads": 8}}),
         (["+named.x=[1,b]"], ("named",), {"x": [1, "b"]}),
         (["~model.blocks"], ("model",), {"width": 3}),
+        (["~seed=1", "+seed=2"], ("seed",), 2),
+        (["+model.blocks={b: {heads: 8}}"], ("model", "blocks"), {"a": {"heads": 2}, "b": {"heads": 8}}),
+        (["source.exclude={a: 1}", "source.exclude.a={b: 2}"], ("source", "exclude"), {"a": {"b": 2}}),
+        (["source.exclude={a: 1}", "source.exclude=null", "source.exclude={b: 2}"], ("source", "exclude"), {"b": 2}),
+        (["list.0={b: {c: 1}}", "list.0.b.c={d: 2}"], ("list",), [{"b": {"c": {"d": 2}}}]),
         (["list.0.a=5"], ("list",), [{"a": 5}]),
         (["source.kind=folder", "source.path=/code"], ("source",), {"kind": "folder", "path": "/code"}),
         (["source=folder", "source.path=x"], ("source",), {"kind": "folder", "path": "x"}),
@@ -64,6 +72,53 @@ def test_an_override_means_the_same_on_groups_and_on_a_file(
         assert result == value
 
 
+VALUES: dict[str, Any] = {
+    "nothing": None,
+    "outer": {"inner": None, "full": {"a": 1, "b": {"c": 2}}, "items": [{"a": 1}, None, 3]},
+}
+plain = st.recursive(
+    st.none() | st.integers(0, 9) | st.booleans() | st.sampled_from(["x", "~/y"]),
+    lambda inner: (
+        st.dictionaries(st.sampled_from(["a", "b", "inner"]), inner, max_size=2) | st.lists(inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+def _grammar(value: Any) -> str:
+    """`value` as a user of the command line writes it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_grammar(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_grammar, value)) + "]"
+    return quoted(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _reach(data: Any, prefix: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every value in `data`, of mappings and lists too."""
+    entries = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, inner in entries:
+        yield (*prefix, key)
+        yield from _reach(inner, (*prefix, key))
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the tree never changes
+@given(data=st.data())
+def test_any_value_replaces_any_other_wherever_it_stands(conf: str, data: st.DataObject) -> None:
+    """A mapping for null, for a number, for another mapping, in a list, inside one just given: all the same."""
+    expected, overrides = copy.deepcopy(VALUES), []
+    for _ in range(data.draw(st.integers(1, 4))):
+        path = data.draw(st.sampled_from(list(_reach(expected))))
+        value = data.draw(plain)
+        overrides.append(f"{'.'.join(map(str, path))}={_grammar(value)}")
+        holder: Any = expected
+        for key in path[:-1]:
+            holder = holder[key]
+        holder[path[-1]] = copy.deepcopy(value)
+    assert compose("values", overrides, module=conf) == expected
+    assert apply_overrides(VALUES, overrides, module=conf) == expected
+
+
 @pytest.mark.parametrize(
     ("override", "parts"),
     [
@@ -80,6 +135,8 @@ def test_an_override_means_the_same_on_groups_and_on_a_file(
         ("seed.x=1", ["'seed' = 1 has no keys inside"]),
         ("list.7.a=1", ["unknown key 'list.7.a'", "allowed here: 0"]),
         ("+list.7=1", ["'list' is a list of 1"]),
+        ("+seed=2", ["'seed' is there already", "leave out the +"]),
+        ("~seed=5", ["'seed' is 1", "write ~seed"]),
         ("~model.foo", ["unknown key 'model.foo'", "allowed here: blocks, width"]),
         ("seed", ["cannot read 'seed'", "key=value or group=choice"]),
         ("", ["cannot read ''"]),

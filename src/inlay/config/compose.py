@@ -45,12 +45,13 @@ def compose(config_name: str, overrides: Sequence[str] = (), *, module: str = CO
         choices = [item for item in parsed if _is_choice(item[2], groups)]
         for text, _, override in choices:
             _check_choice(text, override, groups)
-        known = _hydra_compose(config_name, [readable for _, readable, _ in choices], resolve=False)
+        # Hydra chooses the files; values are set here, so that one means the same as in `apply_overrides`.
+        data = _hydra_compose(config_name, [readable for _, readable, _ in choices])
         for text, _, override in parsed:
             if not _is_choice(override, groups):
-                _check_key(known, text, override, groups)
-                _set(known, text, override)
-        return _hydra_compose(config_name, [part for item in parsed for part in _replacing(*item[1:])], resolve=True)
+                _check_key(data, text, override, groups)
+                _set(data, text, override)
+    return _resolved(config_name, data)
 
 
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str], *, module: str = CONF_MODULE) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str], *, module
             own_place = override.package in (None, group.replace("/", "."))
             if not isinstance(choice, str) or not own_place or group.split("/")[0] not in result:
                 raise ConfigError(f"'{text}' cannot be chosen on top of a configuration file; give its keys one by one")
-            result = {**result, **_hydra_compose(f"{group}/{choice}", [], resolve=True)}
+            result = {**result, **_resolved(f"{group}/{choice}", _hydra_compose(f"{group}/{choice}", []))}
     return result
 
 
@@ -93,7 +94,7 @@ def compose_choice(group: str, choice: str, *, module: str = CONF_MODULE) -> dic
         choices = _groups(module).get(group, [])
         if choice not in choices:
             raise ConfigError(f"unknown choice '{choice}' for '{group}'{nearest(choice, choices)}")
-        data = _hydra_compose(f"{group}/{choice}", [], resolve=True)
+        data = _resolved(f"{group}/{choice}", _hydra_compose(f"{group}/{choice}", []))
     for part in group.split("/"):
         data = data[part]
     return data
@@ -155,14 +156,6 @@ def _parse(text: str) -> tuple[str, "Override"]:
             f"'{text}' lists several values: write {key}=[a,b] for a list, {key}=\"'a,b'\" for text with a comma"
         )
     return readable, override
-
-
-def _replacing(readable: str, override: "Override") -> list[str]:
-    """A mapping that is given whole replaces the one that is there; Hydra alone would join the two."""
-    key, equals, value = readable.partition("=")
-    if not equals or override.is_delete() or override.is_add() or override.is_force_add():
-        return [readable]
-    return [f"~{key}", f"+{key}={value}"] if isinstance(override.value(), dict) else [readable]
 
 
 def _places(loader: Any, config_name: str) -> dict[str, str]:
@@ -317,13 +310,22 @@ def _set(data: dict[str, Any], text: str, override: "Override") -> None:
         last = int(path[-1])
     elif not isinstance(current, dict):
         raise ConfigError(f"'{'.'.join(path[:-1])}' = {current!r} has no keys inside ({text})")
+    value = override.value()
+    if isinstance(current, list):
+        old = current[int(last)]
+    else:
+        old = current.get(last)
     if override.is_delete():
+        # `~key=value` removes it only if that is its value.
+        if value not in (None, "", old):
+            raise ConfigError(f"'{override.key_or_group}' is {old!r} ({text}): write ~{override.key_or_group}")
         del current[last]
         return
-    value = override.value()
-    old = current.get(last) if isinstance(current, dict) else None
-    joins = isinstance(old, dict) and isinstance(value, dict) and (override.is_add() or override.is_force_add())
-    current[last] = _merged(old, value) if joins else value
+    joins = isinstance(old, dict) and isinstance(value, dict)
+    if override.is_add() and not joins and old is not None:
+        raise ConfigError(f"'{override.key_or_group}' is there already ({text}): leave out the +")
+    added = override.is_add() or override.is_force_add()
+    current[last] = _merged(old, value) if joins and added else _copy(value)
 
 
 def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
@@ -344,23 +346,36 @@ def _copy(value: Any) -> Any:
 # --- Hydra ---
 
 
-def _hydra_compose(config_name: str, overrides: list[str], resolve: bool) -> dict[str, Any]:
+def _hydra_compose(config_name: str, choices: list[str]) -> dict[str, Any]:
+    """The files that make up `config_name`, merged; interpolations and missing values are still in it."""
     from hydra import compose as hydra_compose
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+    from omegaconf.errors import OmegaConfBaseException
 
     try:
-        composed = hydra_compose(config_name, overrides=overrides)
-        data = OmegaConf.to_container(composed, resolve=resolve, throw_on_missing=resolve)
-    except MissingMandatoryValue as error:
-        key = getattr(error, "full_key", None) or _one_line(error)
-        raise ConfigError(f"'{key}' has no default: give it as {key}=...") from None
+        data = OmegaConf.to_container(hydra_compose(config_name, overrides=choices), resolve=False)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"cannot compose '{config_name}': {_one_line(error)}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"cannot compose '{config_name}': it is not a mapping")
     return {str(key): value for key, value in data.items()}
+
+
+def _resolved(config_name: str, data: dict[str, Any]) -> dict[str, Any]:
+    """`data` with its interpolations replaced by what they refer to, and no mandatory value missing."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+    try:
+        plain = OmegaConf.to_container(OmegaConf.create(data), resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        key = getattr(error, "full_key", None) or _one_line(error)
+        raise ConfigError(f"'{key}' has no default: give it as {key}=...") from None
+    except (OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"cannot compose '{config_name}': {_one_line(error)}") from None
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
 
 
 def _one_line(error: BaseException) -> str:
