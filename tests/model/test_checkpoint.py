@@ -243,3 +243,22 @@ def test_nothing_is_deleted_under_its_final_name(tmp_path: Path, monkeypatch: py
     assert deleted
     assert all(name.startswith(".") for name in deleted)
     assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_the_same_step_again_costs_no_checkpoint_when_it_cannot_be_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path, 1)
+    before = (folder / checkpoint.WEIGHTS).read_bytes()
+    honest = Path.rename
+
+    def refused(path: Path, target: Path) -> Path:
+        if "removed" not in path.name and path.name.endswith(".tmp"):
+            raise OSError(errno.EIO, "Input/output error")
+        return honest(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(InlayError, match="cannot write"):
+        write(tmp_path, 1, 5.0)
+    assert (folder / checkpoint.WEIGHTS).read_bytes() == before
+    assert [left.name for left in (tmp_path / "checkpoints").iterdir()] == [folder.name]

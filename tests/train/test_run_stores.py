@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.train.fake_runs import TINY
 from tests.train.tiny_training import CALLBACKS, assert_same, config, lines, module, weights, write_store
 
 from inlay.cli.main import main
@@ -26,6 +27,7 @@ from inlay.text.tokenizer import Tokenizer
 from inlay.text.writer import StoreWriter
 from inlay.train.config import TrainRun
 from inlay.train.run import resume, train
+from inlay.train.sweep import Sweep, SweepConfig
 from inlay.train.trainer import Trainer
 
 TASK = HeldOutConfig(categories={"word": 4}, max_tokens=4)
@@ -131,6 +133,13 @@ def test_a_store_that_moved_is_said_once(place: Path, trained: Path, capsys: pyt
         assert main(["train", f"resume={run}", f"data.path='{place / 'new name'}'"]) == 0, capsys.readouterr().err
         assert_same(weights(run, 10), expected)
         assert evaluate(run, config=TASK)["n"] == 4, "it is known from then on"
+        # Of a run that is complete too.
+        (place / "new name").rename(place / "last")
+        with pytest.raises(BadInput, match="is not there"):
+            evaluate(run, config=TASK)
+        with pytest.raises(BadInput, match="is complete: 10 of 10 steps; where its store is was noted"):
+            resume(str(run), [f"data.path={place / 'last'}"])
+        assert evaluate(run, config=TASK)["n"] == 4
     finally:
         hidden.rename(trained / "store")
 
@@ -288,3 +297,24 @@ def test_short_rows_are_sampled_in_half_of_them(
     train(validate(TrainRun, {**data, "callbacks": callbacks}), str(tmp_path / "run"))
     assert len((tmp_path / "run" / "samples.jsonl").read_text().splitlines()) == 4
     assert f"samples are of at most {length // 2} tokens, half a row of {length}, not of 64" in capsys.readouterr().err
+
+
+def test_a_sweep_goes_on_and_makes_runs_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_store(tmp_path / "a store")
+    monkeypatch.chdir(tmp_path)
+    base = [*TINY, "fim=characters", "data.path='a store'"]
+    made = Sweep.create("sweep", validate(SweepConfig, {"name": "test", "base": base, "arms": {"one": []}}))
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    sweep = Sweep.open("../sweep")
+    assert sweep.config == made.config
+    shutil.rmtree(tmp_path / "sweep" / "one-seed0")  # as of a process that was killed while it made it
+    for arm in (sweep.arm(sweep.slots()[0]), *sweep.arms):
+        assert arm.config.data.path == str(tmp_path / "a store")
+
+
+def test_where_a_run_starts_from_is_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = small(Path("store"), start_from="other/run").anchored()
+    assert (run.data.path, run.start_from) == (str(tmp_path / "store"), str(tmp_path / "other" / "run"))
+    assert run.anchored() == run

@@ -112,18 +112,33 @@ def commit(temporary: Path, folder: Path, record: dict[str, Any], hashes: dict[s
     text = seal({**record, "hashes": hashes, "complete": True})
     write_synced(temporary / RECORD, [text.encode("utf-8")])
     sync_folder(temporary)
-    remove(folder)  # the same step again, after a resume from an earlier one
-    temporary.rename(folder)
+    old = _set_aside(folder)  # the same step again, after a resume from an earlier one
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if old is not None:
+            old.rename(folder)
+        raise
     sync_folder(folder.parent)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def remove(folder: Path) -> None:
     """Removes a checkpoint, if it is there; killed half-way it leaves none that a reader would find in parts."""
+    aside = _set_aside(folder)
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _set_aside(folder: Path) -> Path | None:
+    """Where a checkpoint stands after this, under a name that no reader looks at; None when there is none."""
     aside = folder.with_name(f".{folder.name}.removed.{own_name()}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
-    if folder.exists():
-        folder.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
+    if not folder.exists():
+        return None
+    folder.rename(aside)
+    return aside
 
 
 def seal(record: dict[str, Any]) -> str:

@@ -135,7 +135,8 @@ def resume(path: str, overrides: Sequence[str] = ()) -> RunDir:
             if parallel.main:  # where they are now, and of older versions for the first time
                 run_stores.record(run.path, config.data, stores)
             if trainer.total_steps is not None and trainer.step >= trainer.total_steps:
-                raise BadInput(f"the run {path} is complete: {trainer.step} of {trainer.total_steps} steps")
+                noted = "; where its store is was noted" if said else ""
+                raise BadInput(f"the run {path} is complete: {trainer.step} of {trainer.total_steps} steps{noted}")
         trainer.run_to_end()
     return run
 
