@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from inlay.config import validate
+from inlay.config.compose import compose_choice
 from inlay.evaluate.report_data import load_run, main_evaluation
 from inlay.evaluate.result_names import LONGEST, name_of, settle
 from inlay.evaluate.run import evaluate
@@ -55,7 +56,9 @@ def test_every_axis_has_results_of_its_own(run: Path, tmp_path: Path) -> None:
     assert len(set(names)) == len(asked)
     # The same again is the same.
     assert [evaluate(run, tests=False, **options)["name"] for _, options in asked] == names
-    assert load_run(run).evaluations.keys() == set(names)
+    loaded = load_run(run).evaluations
+    assert loaded.keys() == set(names)
+    assert (main_evaluation(loaded) or {})["n"] == max(loaded[name]["n"] for name in names[:6]) == 4
 
 
 def test_an_older_checkpoint_has_its_step_and_the_newest_the_plain_name(run: Path) -> None:
@@ -128,3 +131,11 @@ def test_names_are_plain_and_bounded() -> None:
     part = split.examples(Place())  # type: ignore[attr-defined]
     assert isinstance(part, Examples)
     assert name_of(split, part) == "humaneval_infilling-single-line-sample"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", sorted(tasks.members()))
+def test_a_task_as_it_is_composed_has_the_plain_name(kind: str) -> None:
+    """`inlay evaluate RUN --task KIND` without options: its YAML says what the class has by default."""
+    composed = validate(tasks.get(kind), compose_choice("evaluate", kind))
+    examples = Examples([], 0, "nowhere", "0" * 32)
+    assert name_of(composed, examples) == kind  # type: ignore[arg-type]

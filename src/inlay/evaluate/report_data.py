@@ -295,9 +295,10 @@ def _evaluations(run: RunDir) -> dict[str, dict[str, Any]]:
 
 
 def main_evaluation(evaluations: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
-    """The evaluation that stands for a run: on held-out gaps as usual, else on such gaps at all, else the first."""
+    """The evaluation that stands for a run: on held-out gaps as usual, else on the most such gaps, else the first."""
     held_out = [result for result in evaluations.values() if result["task"] == "held_out"]
-    return evaluations.get("held_out") or next(iter([*held_out, *evaluations.values()]), None)
+    fullest = max(held_out, key=lambda result: result["n"] if isinstance(result["n"], int) else 0, default=None)
+    return evaluations.get("held_out") or fullest or next(iter(evaluations.values()), None)
 
 
 def _manifest(run: RunDir, config: dict[str, Any]) -> dict[str, Any] | None:
