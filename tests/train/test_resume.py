@@ -52,7 +52,7 @@ def test_stopped_and_resumed_is_straight(
         with pytest.raises(Interrupted) as caught:
             trainer.run_to_end()
         assert str(caught.value) == f"{number.name} at step {at}; go on with: inlay train resume={out}"
-        assert caught.value.exit_status == 130
+        assert caught.value.exit_status == 128 + number
         trainer = Trainer(run, RunDir.open(out))
         trainer.load()
         assert trainer.step == at

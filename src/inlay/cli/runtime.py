@@ -11,16 +11,21 @@ the user has set:
 * `OMP_NUM_THREADS`: one for each physical core that this process may use, by its affinity and its control group;
   where torchrun has started several processes on this machine, each gets its part of the cores.
 
-`INLAY_NO_REEXEC=1` leaves everything as it is. Only the entry points call `ensure_runtime`, never a library import.
+A fourth is of every verb: where the locale names another encoding the process replaces itself in Python's UTF-8 mode.
+
+`INLAY_NO_REEXEC=1` leaves everything as it is. Only the entry points call what is here, never a library
+import.
 """
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 MARK = "INLAY_RUNTIME"
+UTF8_MARK = "INLAY_UTF8"
 OPT_OUT = "INLAY_NO_REEXEC"
 _GIB = 1 << 30
 # Measured on 2 cores with torch 2.13 and glibc 2.36: float() of a bfloat16 [8192, 4096] takes 37 ms by default, 9.4
@@ -46,11 +51,41 @@ def ensure_runtime() -> None:
     changes = runtime_changes(environment, glibc=_is_glibc(), cores=cores)
     if not changes or not is_entry_point(sys.argv[0]):
         return
-    sys.stdout.flush()
-    sys.stderr.flush()
+    replace_process({**environment, **changes, MARK: "1"})
+
+
+def ensure_utf8() -> None:
+    """Replaces this process by itself in UTF-8 mode where names and files would be read in another encoding.
+
+    The terminal keeps its own. What a locale says is how a terminal shows text; our files are UTF-8 everywhere, and so
+    are those of every process that we start.
+    """
+    if sys.flags.utf8_mode or sys.getfilesystemencoding().lower().replace("-", "") == "utf8":
+        return
+    environment = os.environ
+    if UTF8_MARK in environment or environment.get(OPT_OUT, "") not in ("", "0") or not is_entry_point(sys.argv[0]):
+        return
+    shown = getattr(sys.stdout or sys.stderr, "encoding", None) or "utf-8"
+    changes = {"PYTHONUTF8": "1", "PYTHONIOENCODING": environment.get("PYTHONIOENCODING") or shown, UTF8_MARK: "1"}
+    replace_process({**environment, **changes})
+
+
+def replace_process(environment: dict[str, str]) -> None:
+    """Starts this command line anew in this process with another environment; returns where the system refuses.
+
+    SIGINT waits until the new one can take it.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    held = hasattr(signal, "pthread_sigmask")
+    if held:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     # A system that refuses (a sandbox, a full process table) costs speed, not correctness: go on as we are.
     with contextlib.suppress(OSError):
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**environment, **changes, MARK: "1"})
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    if held:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def runtime_changes(environment: Mapping[str, str], *, glibc: bool, cores: int) -> dict[str, str]:

@@ -6,6 +6,7 @@ only compute rows ahead of time; they hold no state, and their number changes no
 from a state that was made on another store. A stream of several sources is `inlay.data.mixture`.
 """
 
+import contextlib
 import multiprocessing
 import signal
 from collections import deque
@@ -234,7 +235,8 @@ class Loader:
             return stack([self._rows.row(*address) for address in rows], self._state)
         while len(self._ahead) < self._depth:
             rows, self._state = self._next_rows()
-            self._ahead.append((self._pool.submit(_make_rows, rows), self._state))
+            with _held():
+                self._ahead.append((self._pool.submit(_make_rows, rows), self._state))
         future, after = self._ahead.popleft()
         try:
             return stack(future.result(), after)
@@ -265,6 +267,20 @@ def stack(rows: list[Row], after: LoaderState) -> Batch:
 
 
 _worker_rows: RowStream | None = None  # set once in each worker process; a process pool has no other place for it
+
+
+@contextlib.contextmanager
+def _held() -> Iterator[None]:
+    """Workers that are started here never see SIGINT, which is the trainer's: from their first moment on, in which they
+    would otherwise end with a traceback."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(rows: RowStream) -> None:

@@ -46,9 +46,11 @@ starts processes may ignore it, so that it reaches only those that train."""
 
 
 class Interrupted(InlayError):
-    """The run was asked to stop and has saved itself."""
+    """The run was asked to stop by a signal and has saved itself."""
 
-    exit_status = 130
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.exit_status = 128 + number
 
 
 class Trainer:
@@ -159,7 +161,8 @@ class Trainer:
                     for callback in reversed(self.callbacks):
                         stack.callback(callback.finish, self, completed)
         if not completed:
-            raise Interrupted(self._stopped_at(signal.Signals(self._stopped_by or signal.SIGTERM).name))
+            number = signal.Signals(self._stopped_by or signal.SIGTERM)
+            raise Interrupted(self._stopped_at(number.name), number)
 
     def _stopped_at(self, reason: str) -> str:
         return f"{reason} at step {self.step}; go on with: inlay train resume={self.run.path}"
