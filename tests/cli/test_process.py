@@ -94,17 +94,19 @@ def test_a_name_that_is_no_utf8_is_printed_as_it_is(tmp_path: Path) -> None:
 
 
 @posix
-@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), pytest.param("SIGTERM", 143, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "verb", [("inspect", "model", "pico"), pytest.param(("evaluate", "nowhere"), marks=pytest.mark.slow)]
 )
 def test_a_signal_at_any_moment(verb: tuple[str, ...], name: str, status: int) -> None:
     """From the first import on: one line and the status, or the end of the verb; never a traceback of ours."""
     number = getattr(signal, name)
-    stopped = 0
-    for delay in (0.06, 0.15, 0.4, 0.9):
+    began = time.monotonic()
+    subprocess.run([*INLAY, *verb], capture_output=True)
+    whole, stopped = time.monotonic() - began, 0
+    for share in (0.05, 0.2, 0.4, 0.6):
         process = subprocess.Popen([*INLAY, *verb], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        time.sleep(delay)
+        time.sleep(share * whole)
         process.send_signal(number)
         _, error = process.communicate(timeout=60)
         # The interpreter's own first moments are not ours: it says what it says, before it has read a file of ours.
