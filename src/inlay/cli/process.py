@@ -130,7 +130,7 @@ def fit_streams() -> None:
         old = getattr(sys, name)
         encoding = "utf-8" if old is None else old.encoding
         fresh = io.TextIOWrapper(
-            io.BufferedWriter(_Raw(number, "w", closefd=False)),
+            io.BufferedWriter(_Raw(number, "w", closefd=False)),  # pyrefly: ignore[bad-specialization]
             encoding=encoding,
             errors=LOSSY,
             line_buffering=number == 2 or os.isatty(number),
