@@ -100,3 +100,54 @@ def test_two_directories_are_enough_and_one_is_not() -> None:
     for paths in (("a.py", "b.py"), ("src/a.py", "src/b.py")):
         with pytest.raises(BadInput, match="corpus too small to split: 2 documents in one directory"):
             split([Entry("app", path, 10) for path in paths], SplitConfig(), 0)
+
+
+def packages(count: int) -> list[Entry]:
+    """Packages of different sizes with ten folders each."""
+    return [
+        Entry(f"pack{number}", f"pack{number}/part{part}/{file}.py", 100 * (number + 1))
+        for number in range(count)
+        for part in range(10)
+        for file in range(3)
+    ]
+
+
+@given(st.integers(2, 7), st.integers(0, 5), st.randoms(use_true_random=False))
+def test_each_of_a_few_repositories_gives_some_of_its_folders(count: int, seed: int, shuffler: random.Random) -> None:
+    """None is held out whole, so that validation is text of the same sort as training."""
+    entries = packages(count)
+    result = split(entries, SplitConfig(), seed)
+    assert result.split_by == "directory"
+    for name in {entry.repo for entry in entries}:
+        held = [held for entry, held in zip(entries, result.validation, strict=True) if entry.repo == name]
+        assert 0.05 <= sum(held) / len(held) <= 0.3
+    folders = {
+        side: {
+            entry.path.rsplit("/", 1)[0] for entry, held in zip(entries, result.validation, strict=True) if held == side
+        }
+        for side in (True, False)
+    }
+    assert not folders[True] & folders[False], "no folder is parted"
+    assert result.groups["validation"] == sorted(folders[True])
+    shuffled = shuffler.sample(entries, len(entries))
+    assert split(shuffled, SplitConfig(), seed).groups == result.groups
+
+
+def test_many_repositories_and_ones_without_folders_are_held_out_whole() -> None:
+    assert split(packages(8), SplitConfig(), 0).split_by == "repo"
+    flat = [Entry(f"pack{number}", f"pack{number}/{file}.py", 100) for number in range(4) for file in range(5)]
+    assert split(flat, SplitConfig(), 0).split_by == "repo"
+    mixed = split([*packages(1), *flat[5:]], SplitConfig(), 0)
+    assert mixed.split_by == "directory", "what has folders stands for all"
+    assert all(group.startswith("pack0/") for group in mixed.groups["validation"])
+    # A package of two halves would lose half of its text.
+    halves = [Entry("pack0", f"pack0/{part}/a.py", 100) for part in ("one", "two")]
+    assert all(
+        "pack1/" in group for group in split([*halves, *packages(2)[30:]], SplitConfig(), 0).groups["validation"]
+    )
+
+
+def test_a_limit_is_shared_by_a_few_repositories() -> None:
+    held = split(packages(4), SplitConfig(validation_max_bytes=600), 0)
+    sizes = sum(entry.bytes for entry, held in zip(packages(4), held.validation, strict=True) if held)
+    assert sizes <= sum(300 * (number + 1) for number in range(4)), "one folder of each is the least"

@@ -1,8 +1,9 @@
 """Training and validation, split by repository and never by file: files of one project repeat each other, and a split
 by file flatters every number.
 
-The choice depends on (seed, repository names, sizes) alone. Where there is one repository only, its directories take
-the part of repositories. It refuses a corpus that has nothing to tell apart.
+The choice depends on (seed, names of repositories and directories, sizes) alone. Where there are only a few
+repositories, one of them held out whole would be other text than the rest: each gives some of its directories instead.
+It refuses a corpus that has nothing to tell apart.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,10 @@ from pydantic import Field
 from inlay.config import BadInput, Config, nearest
 
 _WANTED_GROUPS = 8
+FEW_REPOSITORIES = 8
+"""Under so many repositories, directories are held out across them."""
+_MOST_OF_ONE = 0.3
+"""Share of a repository that its held-out directories may take; one that has none small enough is trained on whole."""
 
 
 class SplitConfig(Config):
@@ -51,12 +56,14 @@ def split(entries: Sequence[Entry], config: SplitConfig, seed: int) -> Split:
     """Splits documents. Raises BadInput when there are fewer than two groups or an unknown repository is to be held
     out.
     """
+    if config.validation_repos is None:
+        parted = _across_repositories(entries, config, seed)
+        if parted is not None:
+            return parted
     keys, split_by = [entry.repo for entry in entries], "repo"
     if len(set(keys)) < 2:
         keys, split_by = directory_groups(entries), "directory"
-    sizes: dict[str, int] = {}
-    for key, entry in zip(keys, entries, strict=True):
-        sizes[key] = sizes.get(key, 0) + entry.bytes
+    sizes = _sizes(keys, entries)
     if len(sizes) < 2:
         raise BadInput(
             f"corpus too small to split: {len(entries)} documents in one directory; "
@@ -65,12 +72,56 @@ def split(entries: Sequence[Entry], config: SplitConfig, seed: int) -> Split:
     if config.validation_repos is not None:
         held_out = _named(sizes, config.validation_repos)
     else:
-        target = config.validation_fraction * sum(sizes.values())
-        if config.validation_max_bytes is not None:
-            target = min(target, config.validation_max_bytes)
-        held_out = choose(sizes, target, seed)
+        held_out = choose(sizes, _target(config, sum(sizes.values())), seed)
     groups = {"train": sorted(set(sizes) - held_out), "validation": sorted(held_out)}
     return Split([key in held_out for key in keys], split_by, groups)
+
+
+def _across_repositories(entries: Sequence[Entry], config: SplitConfig, seed: int) -> Split | None:
+    """Directories of each of a few repositories, in proportion to their sizes; None where there are many or one, or
+    where no repository has directories that may be held out."""
+    members: dict[str, list[int]] = {}
+    for index, entry in enumerate(entries):
+        members.setdefault(entry.repo, []).append(index)
+    if not 2 <= len(members) < FEW_REPOSITORIES:
+        return None
+    total = sum(entry.bytes for entry in entries)
+    share = _target(config, total) / max(1, total)
+    keys = [""] * len(entries)
+    held_out: set[str] = set()
+    for repo, indices in members.items():
+        own = [entries[index] for index in indices]
+        groups = [_group_name(repo, group) for group in directory_groups(own)]
+        sizes = _sizes(groups, own)
+        for index, group in zip(indices, groups, strict=True):
+            keys[index] = group
+        if len(sizes) > 1:
+            whole = sum(sizes.values())
+            chosen = choose(sizes, share * whole, seed)
+            if sum(sizes[group] for group in chosen) <= _MOST_OF_ONE * whole:
+                held_out |= chosen
+    if not held_out:
+        return None
+    groups = {"train": sorted(set(keys) - held_out), "validation": sorted(held_out)}
+    return Split([key in held_out for key in keys], "directory", groups)
+
+
+def _group_name(repo: str, directory: str) -> str:
+    """The directory's path, behind its repository's name where it does not begin with it."""
+    return directory if directory == repo or directory.startswith(f"{repo}/") else f"{repo}/{directory}"
+
+
+def _sizes(keys: Sequence[str], entries: Sequence[Entry]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for key, entry in zip(keys, entries, strict=True):
+        sizes[key] = sizes.get(key, 0) + entry.bytes
+    return sizes
+
+
+def _target(config: SplitConfig, total: int) -> float:
+    """Bytes to hold out of `total`."""
+    target = config.validation_fraction * total
+    return target if config.validation_max_bytes is None else min(target, config.validation_max_bytes)
 
 
 def choose(sizes: dict[str, int], target: float, seed: int) -> set[str]:
