@@ -4,6 +4,7 @@ Every rank collects what it sees, all ranks put it together at a few steps, and 
 finding is logged as `warning: {rule, text, stops}`; one that stops ends the run with that line.
 """
 
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,15 +18,18 @@ from inlay.train.guards import (
     Finding,
     GuardStop,
     RowWatch,
+    Text,
     count_leaks,
     hash_rows,
     impossible_loss,
     leaking_targets,
+    memorising,
     nonfinite,
     repeating_rows,
 )
 from inlay.train.leaks import find_leaks, leaking_validation
 from inlay.train.probes import Probe, causality, loss_precision, probe_loss
+from inlay.train.text_floor import measure
 
 if TYPE_CHECKING:
     from inlay.data.loader import Batch
@@ -54,7 +58,9 @@ class GuardConfig(CallbackConfig):
     nonfinite: Action = "stop"
     """A logged loss is not a number. (A gradient that is none: `train.nonfinite`.)"""
     impossible_loss: Action = "stop"
-    """The training loss is under half of the validation loss of its kind in the first pass over the data."""
+    """The training loss is lower than the text allows: in the first pass over the data under a tenth of a bit a byte
+    (less where text repeats itself) and half of the validation loss, or in the first steps under a quarter of the
+    unigram's."""
     loss_precision: Action = "stop"
     """The loss of training is not the float64 cross-entropy of its logits."""
     leaking_targets: Action = "stop"
@@ -63,6 +69,8 @@ class GuardConfig(CallbackConfig):
     """Rows come again within an epoch."""
     leaking_validation: Action = "stop"
     """Held-out documents are in the training text."""
+    memorising: Literal["warn", "off"] = "warn"
+    """Later the validation loss rises while the training loss falls. Never stops a run."""
     validation_documents: int = Field(64, ge=1)
     """Held-out documents of each store that are looked for in the training text."""
 
@@ -78,19 +86,21 @@ class Guard(Callback):
         self._probe: Probe | None = None
         self._training: list[dict[str, Any]] = []
         self._validation: dict[str, Any] = {}
+        self._best: dict[str, float] = {}
         self._logged: list[dict[str, Any]] = []
         self._validated = False
         self._counts = np.zeros(len(COUNTS), dtype=np.int64)
         self._waiting: list[tuple[dict[int, int], list[tuple[int, int]]]] = []
         self._watches: dict[int, RowWatch] = {}
         self._said: set[tuple[str, bool]] = set()
-        self._bytes_per_token = 1.0
+        self._text = Text(1.0)
         self._counted = 0
 
     def start(self, trainer: "Trainer") -> None:
         config = trainer.config
         split = TokenStore.open(config.data.main, verify=False).split("train")
-        self._bytes_per_token = split.byte_count / max(1, split.token_count)
+        if self._config.impossible_loss != "off":
+            self._text = measure(split)
         if self._config.leaking_validation != "off":
             self._search(trainer)
         if self._config.leaking_targets != "off" or self._config.loss_precision != "off":
@@ -120,6 +130,11 @@ class Guard(Callback):
         if self._validated:
             self._validated = False
             self._act(trainer, self._loss_rule(trainer))
+            if self._seen_again(trainer):
+                self._act(trainer, memorising(self._training, self._validation, self._best))
+            for name, value in self._validation.items():
+                if name.endswith("/loss"):
+                    self._best[name] = min(float(value), self._best.get(name, math.inf))
             if self._probe is not None:
                 self._look(trainer)
 
@@ -128,15 +143,14 @@ class Guard(Callback):
     def _read(self, trainer: "Trainer", values: dict[str, Any]) -> None:
         self._act(trainer, nonfinite(values, trainer.step))
         if "train/loss" in values:
-            self._training = [*self._training, values][-SMOOTHED:]
+            self._training = [*self._training, {"step": trainer.step, **values}][-SMOOTHED:]
         if any(name.startswith("validation/") for name in values):
             self._validation, self._validated = values, True
         elif "train/loss" in values and not self._validation:
             self._act(trainer, self._loss_rule(trainer))
 
     def _loss_rule(self, trainer: "Trainer") -> Finding | None:
-        run, state = trainer.config, trainer.loader_state
-        epochs = [place.epoch for place in state.sources.values()] or [state.epoch]
+        run = trainer.config
         fim = trainer.stage.fim
         alike = (
             run.start_from is None
@@ -147,10 +161,16 @@ class Guard(Callback):
         return impossible_loss(
             self._training,
             self._validation,
-            first_pass=max(epochs) == 0,
-            bytes_per_token=self._bytes_per_token,
+            first_pass=not self._seen_again(trainer),
+            text=self._text,
             like_validation=alike,
         )
+
+    @staticmethod
+    def _seen_again(trainer: "Trainer") -> bool:
+        """Whether a source is beyond its first pass."""
+        state = trainer.loader_state
+        return max([place.epoch for place in state.sources.values()] or [state.epoch]) > 0
 
     def _search(self, trainer: "Trainer") -> None:
         """One process reads the stores; what it finds is everybody's."""
