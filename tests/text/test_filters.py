@@ -79,10 +79,26 @@ def test_near_copies_are_found_across_the_split() -> None:
 
 def test_common_lines_are_no_sign_of_copying() -> None:
     head = "\n".join(f"# licence text, line number {index}" for index in range(12))
-    validation = [f"{head}\nown_line_of_document_{index} = 1" for index in range(30)]
-    assert near_copies(validation, [head], 0.5) == set()
-    assert near_copies(validation[:3], [head], 0.5) == {0, 1, 2}
+    own = ["\n".join(f"own_line_{line}_of_document_{index} = 1" for line in range(12)) for index in range(30)]
+    assert near_copies([f"{head}\n{lines}" for lines in own], [head], 0.4) == set()
+    assert near_copies([f"{head}\n{lines}" for lines in own[:3]], [head], 0.4) == {0, 1, 2}
 
 
 def test_short_and_empty_texts_are_never_near_copies() -> None:
     assert near_copies(["x = 1\n", ""], ["x = 1\n", ""], 0.5) == set()
+
+
+def test_files_of_one_template_are_near_copies_however_many_there_are() -> None:
+    """More validation texts share each of its lines than a licence head has; a common head alone is no copy."""
+    template = [f"    self.register(request, 'field{number}', response.value)" for number in range(20)]
+    head = [f"# This line {number} of the licence stands in every file." for number in range(20)]
+
+    def made(number: int) -> str:
+        return "\n".join([f"class TheControllerNumber{number}:", *template])
+
+    def written(number: int) -> str:
+        return "\n".join([*head, *(f"value_{number}_{line} = compute({number}, {line})" for line in range(30))])
+
+    validation = [*(made(number) for number in range(30)), *(written(number) for number in range(30))]
+    training = [*(made(number) for number in range(100, 110)), *(written(number) for number in range(100, 110))]
+    assert near_copies(validation, training, 0.5) == set(range(30))

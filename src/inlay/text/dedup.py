@@ -9,6 +9,7 @@ is.
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
+import numpy as np
 import xxhash
 from pydantic import Field
 
@@ -52,19 +53,33 @@ def near_copies(validation: Iterable[str], training: Iterable[str], share: float
     """Positions in `validation` of texts of which more than `share` of the distinct lines stands in one training text.
 
     Lines count from 16 characters (blanks at the ends aside), and only where at most 20 validation texts have them:
-    licence heads and common imports say nothing about copying.
+    licence heads and common imports say nothing about copying. A text of which such common lines are the larger part
+    (one of many that were made from one template) is judged by all of its lines.
     """
     holders: dict[str, list[int]] = defaultdict(list)
     for position, text in enumerate(validation):
         for line in telling_lines(text):
             holders[line].append(position)
-    telling = {line: positions for line, positions in holders.items() if len(positions) <= _MAX_HOLDERS}
-    sizes = Counter(position for positions in telling.values() for position in positions)
+    sizes = Counter(position for positions in holders.values() for position in positions)
+    rare = Counter(
+        position for positions in holders.values() if len(positions) <= _MAX_HOLDERS for position in positions
+    )
+    common = {position for position, size in sizes.items() if rare[position] < size / 2}
+    telling = {}
+    for line, positions in holders.items():
+        kept = positions if len(positions) <= _MAX_HOLDERS else [one for one in positions if one in common]
+        if kept:
+            telling[line] = np.array(kept)
+    wanted = np.zeros(max(sizes, default=-1) + 1)
+    for position, size in sizes.items():
+        wanted[position] = share * (size if position in common else rare[position])
     known = telling.keys()
     found: set[int] = set()
     for text in training:
-        shared = Counter(position for line in telling_lines(text) & known for position in telling[line])
-        found.update(position for position, count in shared.items() if count > share * sizes[position])
+        shared = [telling[line] for line in telling_lines(text) & known]
+        if shared:
+            counts = np.bincount(np.concatenate(shared), minlength=len(wanted))
+            found.update(np.flatnonzero((counts > wanted) & (counts > 0)).tolist())
     return found
 
 

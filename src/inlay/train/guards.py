@@ -237,7 +237,8 @@ def leaking_targets(counts: np.ndarray) -> Finding | None:
         return Finding(
             "leaking_targets",
             f"{readable} of {long} middles of {LONG_MIDDLE} tokens or more stand word for word in their own prefix or"
-            f" suffix, where {repeating} runs of other text do: the middle was not taken out; look at inlay inspect rows",
+            f" suffix, where {repeating} runs of other text do: the middle was not taken out; look at the rows (inlay"
+            " inspect rows)",
             stops=True,
         )
     return None
