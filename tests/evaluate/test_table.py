@@ -53,6 +53,7 @@ def test_every_order_category_and_language_has_its_row() -> None:
     assert overall.split()[:3] == ["all", "40", f"{100 * passed:.1f}"]
     alone = result_of([one for one in items_of(40) if one["language"] == "python"])
     assert "python" not in shown(alone), "one language needs no row of its own"
+    assert "gaps by language: 67% python, 33% javascript\n" in text
 
 
 def test_raw_and_post_stand_side_by_side_only_where_there_is_a_rule() -> None:

@@ -80,6 +80,10 @@ def stats(store: str, overrides: list[str], rows_looked_at: int = ROWS_LOOKED_AT
             }
             for name in opened.splits
         },
+        "split_languages": {
+            name: _shares(Counter({one: counts["tokens"] for one, counts in split.get("languages", {}).items()}))
+            for name, split in opened.manifest["splits"].items()
+        },
         "licences": dict(
             sum(map(Counter, (counts["licences"] for counts in opened.manifest["splits"].values())), Counter())
         ),
@@ -133,6 +137,10 @@ def _print_store(console: "Console", found: dict[str, Any]) -> None:
     for name, counts in found["splits"].items():
         table.add_row(name, *(f"{counts[key]:,}" for key in ("documents", "tokens", "bytes")))
     console.print(table)
+    for name, shares in found["split_languages"].items():
+        if len(shares) > 1:
+            listed = ", ".join(f"{language} {share:.1%}" for language, share in shares.items())
+            console.print(f"languages of {name}, by tokens: {listed}", markup=False)
     if found["licences"]:
         most = sorted(found["licences"].items(), key=lambda item: -item[1])
         console.print("\nlicences: " + ", ".join(f"{name} {number:,}" for name, number in most), markup=False)

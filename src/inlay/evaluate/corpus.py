@@ -13,6 +13,7 @@ import xxhash
 from inlay.config import BadInput
 from inlay.evaluate.task import Corpus, Place, SourceDocument
 from inlay.text.document import content_id, language_of
+from inlay.text.filters import FilterConfig
 from inlay.text.source import Drops, Skipped, read_text
 from inlay.text.sources.folder import FolderSource
 from inlay.text.store import MANIFEST, StoreSplit, TokenStore
@@ -95,7 +96,13 @@ def of_documents(documents: Sequence[SourceDocument], source: str) -> Corpus:
 def _folder(path: Path) -> list[SourceDocument]:
     dropped = Drops()
     source = FolderSource(path=str(path))
-    found = [SourceDocument(item.id, item.path, item.language, item.text) for item in source.documents(dropped)]
+    found = []
+    for item in source.documents(dropped):
+        # Lock files and what a tool wrote: no training text either.
+        if FilterConfig().reason(item.text, item.path) == "generated":
+            dropped.add("generated", item.path)
+        else:
+            found.append(SourceDocument(item.id, item.path, item.language, item.text))
     if not found:
         raise BadInput(f"no readable source file in {path}: left out {dropped.summary()}")
     return found

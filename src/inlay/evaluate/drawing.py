@@ -2,7 +2,9 @@
 store plays a part.
 
 Documents are visited in a keyed permutation, one gap each before any gets a second, so that small packages count as
-much as large ones. A sort is short of what was asked when `ROUNDS` tries in every document have not found it.
+much as large ones. Data and prose (JSON, XML, Markdown, reStructuredText, plain text) have at most a stated share of
+the gaps of a sort as long as code gives others: a project's data files are many, and nobody completes them. A sort is
+short of what was asked when `ROUNDS` tries in every document have not found it.
 """
 
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from inlay.evaluate.node_cuts import Place as NodePlace
 from inlay.evaluate.node_cuts import every_node, node_places
 from inlay.evaluate.task import Category, Corpus, Example, SourceDocument
 from inlay.fim.draws import Draws, permutation
+from inlay.text.document import DATA_AND_PROSE
 from inlay.text.syntax import ParsedSyntax
 from inlay.text.syntax_grammars import has_grammar
 from inlay.text.syntax_pool import ParseJob, SyntaxPool
@@ -58,7 +61,16 @@ class Sort:
 class Drawing:
     """Documents of a corpus as they are drawn from; reads and parses each at most once. Use `drawing`."""
 
-    def __init__(self, corpus: Corpus, tokenizer: Tokenizer | None, seed: int, max_tokens: int, max_bytes: int) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        tokenizer: Tokenizer | None,
+        seed: int,
+        max_tokens: int,
+        max_bytes: int,
+        data_share: float = 1.0,
+    ) -> None:
+        self._data_share = data_share
         self._corpus = corpus
         self._tokenizer = tokenizer
         self._seed = seed
@@ -84,6 +96,18 @@ class Drawing:
         """Up to `wanted` gaps; fewer are the beginning of more."""
         found: list[Example] = []
         taken: set[tuple[str, int, int]] = set()
+        # A running share, so that the beginning of a longer list is the shorter list; what code cannot fill is filled
+        # by data behind it.
+        shares = [self._data_share, 1.0] if self._data_share < 1.0 and sort.language is None else [1.0]
+        for share in shares:
+            self._fill(sort, wanted, share, found, taken)
+        return found
+
+    def _fill(
+        self, sort: Sort, wanted: int, share: float, found: list[Example], taken: set[tuple[str, int, int]]
+    ) -> None:
+        """Draws into `found` until it has `wanted`; data and prose are at most `share` of it."""
+        data = sum(example.language in DATA_AND_PROSE for example in found)
         visit = [self._ranked[rank] for rank in permutation(len(self._ranked), self._seed, "documents", sort.category)]
         rounds = max(2, -(-BARREN_VISITS // max(1, len(visit)))) if sort.rare else ROUNDS
         barren = 0
@@ -91,19 +115,22 @@ class Drawing:
             before = len(found)
             for index in visit:
                 if len(found) >= wanted:
-                    return found
+                    return
                 document = self._read(index)
                 if document is None or sort.language not in (None, document.language or UNKNOWN):
+                    continue
+                is_data = document.language in DATA_AND_PROSE
+                if is_data and data + 1 > share * (len(found) + 1):
                     continue
                 span = self._cut(sort, index, document, turn)
                 if span is None or (document.id, *span[:2]) in taken:
                     continue
                 taken.add((document.id, *span[:2]))
                 found.append(_example(document, sort.category, *span[:2]))
+                data += is_data
             barren = 0 if len(found) > before else barren + 1
             if barren == rounds:
                 break
-        return found
 
     def close(self) -> None:
         """Ends the process that parses."""
@@ -161,10 +188,16 @@ class Drawing:
 
 @contextmanager
 def drawing(
-    corpus: Corpus, tokenizer: Tokenizer | None, seed: int, max_tokens: int, max_bytes: int
+    corpus: Corpus,
+    tokenizer: Tokenizer | None,
+    seed: int,
+    max_tokens: int,
+    max_bytes: int,
+    data_share: float = 1.0,
 ) -> Iterator[Drawing]:
-    """A `Drawing` whose parser ends with the block. Documents above `max_bytes` are left out."""
-    made = Drawing(corpus, tokenizer, seed, max_tokens, max_bytes)
+    """A `Drawing` whose parser ends with the block. Documents above `max_bytes` are left out; of the gaps of a sort at
+    most `data_share` are in data and prose, while code gives others."""
+    made = Drawing(corpus, tokenizer, seed, max_tokens, max_bytes, data_share)
     try:
         yield made
     finally:

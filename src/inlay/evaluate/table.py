@@ -95,6 +95,8 @@ def print_table(result: dict[str, Any], console: Console | None = None) -> None:
         console.print(line, style="bold red", highlight=False, markup=False)
     if not wrong:
         console.print(gold_title(result["gold"]), style="green", highlight=False, markup=False)
+    if by_language := language_line(result):
+        console.print(by_language, highlight=False, markup=False)
     for row, overall in result["metrics"].items():
         slices = result["slices"][row]
         groups = [[(category_title(name), scores) for name, scores in slices["category"].items()]]
@@ -131,6 +133,18 @@ def heading_lines(result: dict[str, Any]) -> list[str]:
     source = (settings.get("corpus") or {}).get("source")
     data = f" · data: {source}" if source else ""
     return [f"{result['task']}: {of} · {model}{step}", f"{settings.get('decoding', 'greedy')}{budget}{data}"]
+
+
+def language_line(result: dict[str, Any]) -> str | None:
+    """Which share of the gaps each language has, where there are several."""
+    rows = list(result["slices"].values())
+    languages = rows[0].get("language", {}) if rows else {}
+    counts = {name: max((score["n"] for score in scores.values()), default=0) for name, scores in languages.items()}
+    total = sum(counts.values())
+    if len(counts) < 2 or not total:
+        return None
+    ordered = sorted(counts, key=lambda name: (-counts[name], name))
+    return "gaps by language: " + ", ".join(f"{counts[name] / total:.0%} {_plain(name)}" for name in ordered)
 
 
 def notes(result: dict[str, Any]) -> list[str]:

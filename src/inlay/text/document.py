@@ -85,6 +85,8 @@ _NAMES = {
     "go.mod": "go",
 }
 _BY_SUFFIX = {suffix: language for language, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
+DATA_AND_PROSE = frozenset({"json", "markdown", "rst", "text", "xml"})
+"""Languages whose files are mostly not written to be run: beside code they are kept to a share."""
 LANGUAGES = tuple(sorted({*_BY_SUFFIX.values(), *_NAMES.values()}))
 """Every name that `language_of` can return."""
 

@@ -242,3 +242,25 @@ def test_the_shipped_options_are_the_defaults() -> None:
     assert validate(HeldOutConfig, data) == HeldOutConfig()
     assert set(data) == set(HeldOutConfig.model_fields)
     assert list(data["categories"]) == list(get_args(Category))
+
+
+def test_data_and_prose_have_a_stated_share(tokenizer: Tokenizer) -> None:
+    """Many JSON files beside a little code; code alone and data alone are drawn as ever."""
+
+    def corpus(python: int, data: int) -> Corpus:
+        texts = [(f"m{number}.py", "python", module(number)) for number in range(python)]
+        texts += [(f"d{number}.json", "json", f'{{"name_{number}": "value {number}"}}\n') for number in range(data)]
+        return of_documents([SourceDocument(content_id(text), path, lang, text) for path, lang, text in texts], "mixed")
+
+    def share(config: HeldOutConfig, made: Corpus) -> float:
+        gaps = config.gaps(made, tokenizer)
+        assert len(gaps) == 40
+        return sum(gap.language == "json" for gap in gaps) / 40
+
+    capped, words = HeldOutConfig(categories={"word": 40}, data_share=0.2), HeldOutConfig(categories={"word": 40})
+    assert share(words, corpus(6, 60)) > 0.7
+    assert share(capped, corpus(6, 60)) == 0.2
+    assert share(capped, corpus(0, 40)) == 1.0, "nothing but data"
+    longer = HeldOutConfig(categories={"word": 90}, data_share=0.2).gaps(corpus(6, 60), tokenizer)
+    assert longer[:40] == capped.gaps(corpus(6, 60), tokenizer), "the beginning of a longer list"
+    assert capped.gaps(mixed(9, 4), tokenizer) == words.gaps(mixed(9, 4), tokenizer)

@@ -41,6 +41,9 @@ class HeldOutConfig(TaskConfig):
     languages: dict[str, float] | Literal["even"] | None = None
     """Each number is shared between these languages by weight; "even": between all that there are, alike. None takes
     documents as they come, mostly in the commonest language."""
+    data_share: float = Field(1.0, ge=0.0, le=1.0)
+    """Without `languages`: at most this share of the gaps is in data and prose (JSON, XML, Markdown, reStructuredText,
+    plain text) while code gives others; 1 takes documents as they come. The demo has 0.2."""
     lengths: tuple[str, ...] = ()
     """Each number is shared between these lengths of the middle in bytes, such as "1-10" and "11-40", alike. None: as
     they fall."""
@@ -92,7 +95,7 @@ class HeldOutConfig(TaskConfig):
     def gaps(self, corpus: Corpus, tokenizer: Tokenizer | None, limit: int | None = None) -> list[Example]:
         """The list, alternating between its sorts. Raises BadInput when there is no gap at all, or none of a node kind
         or language that was asked for."""
-        with drawing(corpus, tokenizer, self.seed, self.max_tokens, self.max_document_bytes) as source:
+        with drawing(corpus, tokenizer, self.seed, self.max_tokens, self.max_document_bytes, self.data_share) as source:
             sorts = self._sorts(source, corpus)
             quota = None if limit is None else -(-limit // max(1, len(sorts)))
             columns = [source.draw(sort, sort.wanted if quota is None else min(quota, sort.wanted)) for sort in sorts]
