@@ -129,3 +129,13 @@ def test_standard_input(inlay: Callable[..., Any], completing: list[Any], monkey
     outcome = inlay("complete", "run")
     assert (outcome.status, outcome.out) == (2, "")
     assert "<CURSOR>" in outcome.err
+
+
+def test_a_byte_order_mark_is_no_character(tmp_path: Path) -> None:
+    """Editors do not count it as a column, and no training row begins with one."""
+    marked, plain = tmp_path / "marked.py", tmp_path / "plain.py"
+    marked.write_bytes(b"\xef\xbb\xbfimport os\n")
+    plain.write_bytes(b"import os\n")
+    for at in ("1:1", "1:7", "2:1"):
+        assert read_cursor(marked, at, None, None) == read_cursor(plain, at, None, None)
+    assert read_cursor(None, None, marked, marked) == ("import os\n", "import os\n")

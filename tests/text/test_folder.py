@@ -11,7 +11,7 @@ import pytest
 
 from inlay.config import BadInput, ConfigError, validate
 from inlay.text import source as source_module
-from inlay.text.source import Drops
+from inlay.text.source import Drops, left_out_line
 from inlay.text.sources import folder as folder_module
 from inlay.text.sources.folder import FolderSource
 
@@ -212,3 +212,74 @@ def test_ignore_rules_agree_with_git(tmp_path: Path) -> None:
     assert dropped.count("ignored by .gitignore") > 5
     inside, _ = read(root / "sub")
     assert sorted(inside) == sorted(name[4:] for name in listed if name.startswith("sub/") and name.endswith(".py"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes")
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    """Files and folders: taken, and shown with the odd bytes as `\\xe9`; what is left out too."""
+    folder = os.path.join(os.fsencode(tmp_path), b"caf\xe9")
+    os.mkdir(folder)
+    for name, content in ((b"\xff.py", b"x = 1"), (b"b.py", b"y = 1"), (b"\xff.bin", b"\0"), (b"\xfe.py", b"\0")):
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(content)
+    found, dropped = read(tmp_path)
+    assert found == {"caf\\xe9/b.py": "caf\\xe9", "caf\\xe9/\\xff.py": "caf\\xe9"}
+    assert dropped.to_dict() == {
+        "binary": {"count": 1, "paths": ["caf\\xe9/\\xfe.py"]},
+        "unknown language": {"count": 1, "paths": ["caf\\xe9/\\xff.bin"]},
+    }
+
+
+def test_deep_folders_are_walked(tmp_path: Path) -> None:
+    write(tmp_path, {"a.py": "x = 1", "z.py": "x = 2"})
+    before = os.getcwd()
+    try:
+        os.chdir(tmp_path)
+        for depth in range(1, 2501):  # deeper than Python's stack, and longer than the system's longest path
+            os.mkdir("d")
+            os.chdir("d")
+            if depth in (1, 1201):
+                Path("b.py").write_text("y = 1")
+    finally:
+        os.chdir(before)
+    found, dropped = read(tmp_path)
+    assert list(found) == ["a.py", "d/b.py", "d/" * 1201 + "b.py", "z.py"]
+    assert dropped.total == 1
+    # pytest's own cleaning is recursive.
+    subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)
+
+
+LINES = ["!", "[", "[z-a]", "\\", "a\\", "[[:foo:]]", "***", "!!x", "/", "//", "[!]", "[]", "a[", "\ufeff", "{", "(?P<"]
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is the witness")
+def test_lines_that_are_no_pattern_match_nothing(tmp_path: Path) -> None:
+    write(tmp_path, dict.fromkeys(("a.py", "b.py", "x.py", "a[.py", "sub/a.py", "sub/c.py"), "x"))
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    for line in [*LINES, "\n".join(LINES)]:
+        (tmp_path / ".gitignore").write_text(f"{line}\nb.py\n", encoding="utf-8")
+        listed = ["git", "ls-files", "-z", "--others", "--exclude-standard"]
+        names = subprocess.run(listed, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8").stdout.split(
+            "\0"
+        )
+        assert set(read(tmp_path)[0]) == {name for name in names if name.endswith(".py")}, line
+        assert "b.py" not in names
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_gitignore_that_is_no_text(tmp_path: Path) -> None:
+    write(tmp_path, {f"{name}/a.py": "x" for name in ("folder", "pipe", "latin", "marked")})
+    (tmp_path / "folder/.gitignore").mkdir()
+    os.mkfifo(tmp_path / "pipe/.gitignore")
+    (tmp_path / "latin/.gitignore").write_bytes(b"caf\xe9\n*.py\n")
+    (tmp_path / "marked/.gitignore").write_bytes(b"\xef\xbb\xbfa.py\n")
+    assert list(read(tmp_path)[0]) == ["folder/a.py", "pipe/a.py"]
+
+
+def test_what_was_left_out_is_one_line(tmp_path: Path) -> None:
+    write(tmp_path, {"a.py": "x", "b.py": "é".encode("latin-1"), "c.py": "é".encode("latin-1"), "rows.jsonl": "{}"})
+    found, dropped = read(tmp_path)
+    assert list(found) == ["a.py"]  # a table of rows is no code
+    line = "left out 3 of 4 files and folders: 2 not UTF-8, 1 unknown language"
+    assert left_out_line(dropped.to_dict(), len(found)) == line
+    assert left_out_line({}, 4) is None

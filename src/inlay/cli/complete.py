@@ -128,6 +128,7 @@ def _read(path: Path) -> str:
 
 def _decode(data: bytes, name: str) -> str:
     try:
-        return data.decode("utf-8")
+        # As prepare does: no training row begins with a byte-order mark, and editors do not count it as a column.
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadInput(f"{name} is not UTF-8 text (byte {error.start} does not decode)") from None

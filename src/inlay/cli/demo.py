@@ -47,6 +47,7 @@ def demo(minutes: float | None, corpus: str | None, out: str | None, overrides: 
     from inlay.evaluate.table import print_table
     from inlay.text.prepare import prepare
     from inlay.text.progress import RichProgress
+    from inlay.text.source import left_out_line
     from inlay.train.run import begin
 
     began = time.monotonic()
@@ -61,7 +62,10 @@ def demo(minutes: float | None, corpus: str | None, out: str | None, overrides: 
     progress = RichProgress()
     try:
         _say(f"1/4  Preparing real code into {run.path / 'store'}")
-        prepare(config.prepare, progress)
+        store = prepare(config.prepare, progress)
+        taken = sum(store.split(name).document_count for name in store.splits)
+        if left_out := left_out_line(store.manifest["dropped"], taken):
+            _say(left_out)
     except BaseException:
         shutil.rmtree(run.path, ignore_errors=True)  # nothing of worth is in it yet, and the name stays free
         raise

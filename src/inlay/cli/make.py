@@ -49,6 +49,7 @@ def prepare(*overrides: Tail) -> None:
     from inlay.text.prepare import PrepareConfig
     from inlay.text.prepare import prepare as run_prepare
     from inlay.text.progress import RichProgress
+    from inlay.text.source import left_out_line
     from inlay.text.syntax_stage import parsed_line, trouble_line
 
     config = validate(PrepareConfig, compose("prepare", overrides), where="command line")
@@ -59,6 +60,9 @@ def prepare(*overrides: Tail) -> None:
     )
     syntax = store.manifest["syntax"]
     print(f"{config.out}: {'; '.join(filter(None, [sizes, parsed_line(syntax)]))}")
+    taken = sum(store.split(name).document_count for name in store.splits)
+    if left_out := left_out_line(store.manifest["dropped"], taken):
+        print(f"{left_out} ({config.out}/manifest.json names the first of each)", file=sys.stderr)
     if trouble := trouble_line(syntax):
         print(trouble, file=sys.stderr)
 

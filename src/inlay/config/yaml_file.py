@@ -51,7 +51,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     Raises ConfigError with one line for a missing or unreadable file, bad YAML, a duplicate key, or no mapping.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"no configuration file at '{path}'") from None
     except UnicodeDecodeError:

@@ -16,6 +16,7 @@ import numpy as np
 from inlay.data.inspect import open_rows, parts_of
 from inlay.data.rows import Placed
 from inlay.fim.format import FimFormat, Kind, Region
+from inlay.text.source import left_out_line
 from inlay.text.store import TokenStore
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def stats(store: str, overrides: list[str], rows_looked_at: int = ROWS_LOOKED_AT
             name: _shares(Counter({one: counts["tokens"] for one, counts in split.get("languages", {}).items()}))
             for name, split in opened.manifest["splits"].items()
         },
+        "left_out": {reason: entry["count"] for reason, entry in opened.manifest.get("dropped", {}).items()},
         "licences": dict(
             sum(map(Counter, (counts["licences"] for counts in opened.manifest["splits"].values())), Counter())
         ),
@@ -141,6 +143,9 @@ def _print_store(console: "Console", found: dict[str, Any]) -> None:
         if len(shares) > 1:
             listed = ", ".join(f"{language} {share:.1%}" for language, share in shares.items())
             console.print(f"languages of {name}, by tokens: {listed}", markup=False)
+    dropped = {reason: {"count": count} for reason, count in found["left_out"].items()}
+    if left_out := left_out_line(dropped, sum(counts["documents"] for counts in found["splits"].values())):
+        console.print(f"\n{left_out}", markup=False)
     if found["licences"]:
         most = sorted(found["licences"].items(), key=lambda item: -item[1])
         console.print("\nlicences: " + ", ".join(f"{name} {number:,}" for name, number in most), markup=False)

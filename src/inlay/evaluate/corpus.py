@@ -5,6 +5,7 @@ The text of a store is what gaps are cut from, so it may have been tokenized oth
 path without any readable text.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from inlay.config import BadInput
 from inlay.evaluate.task import Corpus, Place, SourceDocument
 from inlay.text.document import content_id, language_of
 from inlay.text.filters import FilterConfig
-from inlay.text.source import Drops, Skipped, read_text
+from inlay.text.source import Drops, Skipped, left_out_line, read_text
 from inlay.text.sources.folder import FolderSource
 from inlay.text.store import MANIFEST, StoreSplit, TokenStore
 from inlay.text.tokenizer import Tokenizer
@@ -105,6 +106,8 @@ def _folder(path: Path) -> list[SourceDocument]:
             found.append(SourceDocument(item.id, item.path, item.language, item.text))
     if not found:
         raise BadInput(f"no readable source file in {path}: left out {dropped.summary()}")
+    if left_out := left_out_line(dropped.to_dict(), len(found)):
+        print(f"inlay: {path}: {left_out}", file=sys.stderr)
     return found
 
 

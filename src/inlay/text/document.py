@@ -28,7 +28,7 @@ _SUFFIXES = {
     "ini": ".ini .cfg .conf .properties",
     "java": ".java",
     "javascript": ".js .mjs .cjs .jsx",
-    "json": ".json .jsonl .json5 .jsonc",
+    "json": ".json .json5 .jsonc",
     "julia": ".jl",
     "kotlin": ".kt .kts",
     "lua": ".lua",

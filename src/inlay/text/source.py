@@ -5,8 +5,9 @@ decides only what cannot be judged from text alone: names, sizes, bytes that are
 (`inlay.text.filters`). Nothing is left out silently: each file that is skipped is counted in `Drops` under a reason.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from inlay.config import Config, Registry
 from inlay.text.document import Document
@@ -28,7 +29,8 @@ class Drops:
         self._counts[reason] = self._counts.get(reason, 0) + count
         paths = self._paths.setdefault(reason, [])
         if len(paths) < EXAMPLES_PER_REASON:
-            paths.append(path)
+            # Of a name that is no UTF-8, the bytes that are none as `\\xe9`: no file of ours could hold it.
+            paths.append(path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
     def absorb(self, other: "Drops") -> None:
         """Adds what `other` counted and empties it."""
@@ -59,6 +61,17 @@ class Drops:
         """One line such as `3 binary, 1 too large`; `nothing` when all was taken."""
         ordered = sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))
         return ", ".join(f"{count} {reason}" for reason, count in ordered) or "nothing"
+
+
+def left_out_line(dropped: Mapping[str, Any], taken: int) -> str | None:
+    """One line about what was left out, from `Drops.to_dict` as a manifest keeps it; None when all was taken."""
+    counts = {reason: int(entry["count"]) for reason, entry in dropped.items()}
+    total = sum(counts.values())
+    if not total:
+        return None
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in ordered)
+    return f"left out {total:,} of {total + taken:,} files and folders: {reasons}"
 
 
 class Source(Config):

@@ -5,10 +5,14 @@ version-control data, installed packages, virtual environments, caches and build
 link, so nothing outside the tree is read. It refuses a path that does not exist.
 """
 
+import errno
 import os
+import re
+import stat
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import pathspec
 from pydantic import Field, field_validator
@@ -69,6 +73,8 @@ _PROJECT_FILES = frozenset(
         ".git",
     ]
 )
+_RULES_BYTES = 1 << 20
+"""Of a `.gitignore`, so much is read."""
 _Rules = tuple[tuple[str, pathspec.GitIgnoreSpec], ...]
 
 
@@ -105,13 +111,14 @@ class FolderSource(Source):
             raise BadInput(f"'source.path': no such folder: {root}") from None
         except OSError as error:
             raise BadInput(f"'source.path': cannot read {root}: {error.strerror}") from None
-        for path, repo in files:
+        for name, repo_name in files:
+            path, repo = _shown(name), _shown(repo_name)
             language = language_of(path)
             if language is None or (self.languages is not None and language not in self.languages):
                 dropped.add("unknown language" if language is None else "other language", path)
                 continue
             try:
-                text = read_text(root / path, self.max_bytes)
+                text = read_text(root / name, self.max_bytes)
             except Skipped as reason:
                 dropped.add(str(reason), path)
                 continue
@@ -122,15 +129,36 @@ def _walk(root: Path, dropped: Drops) -> Iterator[tuple[str, str]]:
     """(path relative to root, repo) of every file that counts, sorted by path, depth first."""
     above, rules = _enclosing(root)
     repo = root.name or "root" if (root / ".git").exists() else above
-    yield from _walk_folder(root, "", repo, rules, dropped)
+    # A stack of its own: trees are deeper than Python's.
+    open_folders = [_entries(root, "", repo, rules, dropped)]
+    while open_folders:
+        found = next(open_folders[-1], None)
+        if found is None:
+            open_folders.pop()
+        elif isinstance(found, _Folder):
+            open_folders.append(_entries(root, found.path, found.repo, found.rules, dropped))
+        else:
+            yield found
 
 
-def _walk_folder(root: Path, folder: str, repo: str | None, rules: _Rules, dropped: Drops) -> Iterator[tuple[str, str]]:
+class _Folder(NamedTuple):
+    """A folder that is to be entered, with the repository and the ignore rules around it."""
+
+    path: str
+    repo: str | None
+    rules: _Rules
+
+
+def _entries(
+    root: Path, folder: str, repo: str | None, rules: _Rules, dropped: Drops
+) -> Iterator[tuple[str, str] | _Folder]:
+    """The files of one folder that count, and its folders in their place among them."""
     here = root / folder
     try:
         entries = sorted(os.scandir(here), key=lambda entry: entry.name)
-    except OSError:
-        dropped.add("unreadable folder", f"{folder}/")
+    except OSError as error:
+        # The system's limit on a path is about 4,000 bytes; folders may lie deeper.
+        dropped.add("path too long" if error.errno == errno.ENAMETOOLONG else "unreadable folder", f"{folder}/")
         return
     names = {entry.name for entry in entries}
     if ".git" in names and folder:
@@ -141,20 +169,28 @@ def _walk_folder(root: Path, folder: str, repo: str | None, rules: _Rules, dropp
     is_project = not names.isdisjoint(_PROJECT_FILES)
     for entry in entries:
         path = f"{folder}/{entry.name}" if folder else entry.name
-        if entry.is_symlink():
+        try:
+            is_folder, is_file, is_link = (
+                entry.is_dir(follow_symlinks=False),
+                entry.is_file(follow_symlinks=False),
+                entry.is_symlink(),
+            )
+        except OSError:
+            dropped.add("unreadable", path)
+            continue
+        if is_link:
             dropped.add("symbolic link", path)
-        elif entry.is_dir(follow_symlinks=False):
+        elif is_folder:
             reason = _folder_reason(entry, is_project)
             if reason is None and _is_ignored(rules, entry.path + "/"):
                 reason = "ignored by .gitignore"
-            if reason is not None:
-                if entry.name != ".git":
-                    dropped.add(reason, f"{path}/")
-                continue
-            yield from _walk_folder(root, path, repo or (None if folder else entry.name), rules, dropped)
+            if reason is None:
+                yield _Folder(path, repo or (None if folder else entry.name), rules)
+            elif entry.name != ".git":
+                dropped.add(reason, f"{path}/")
         elif _is_ignored(rules, entry.path):
             dropped.add("ignored by .gitignore", path)
-        elif not entry.is_file(follow_symlinks=False):
+        elif not is_file:
             dropped.add("not a regular file", path)
         elif entry.name != ".git":
             yield path, repo or root.name or "root"
@@ -187,11 +223,27 @@ def _enclosing(root: Path) -> tuple[str | None, _Rules]:
 
 
 def _read_rules(folder: Path) -> pathspec.GitIgnoreSpec:
+    """The rules of a folder's `.gitignore`; as for git, a line that is no pattern matches nothing."""
     try:
-        lines = (folder / ".gitignore").read_text(encoding="utf-8", errors="replace").splitlines()
+        descriptor = os.open(folder / ".gitignore", os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open(descriptor, "rb") as file:
+            # A pipe of that name would wait for a writer, and a device never end.
+            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            data = file.read(_RULES_BYTES) if regular else b""
     except OSError:
-        lines = []
-    return pathspec.GitIgnoreSpec.from_lines(lines)
+        data = b""
+    # Names and patterns are bytes to git: what is no UTF-8 is read as Python reads such names.
+    lines = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape").split("\n")
+    return pathspec.GitIgnoreSpec([pattern for line in lines for pattern in _patterns(line.removesuffix("\r"))])
+
+
+def _patterns(line: str) -> list[pathspec.Pattern]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of regular expressions that pathspec makes of odd lines
+            return list(pathspec.GitIgnoreSpec.from_lines([line]).patterns)
+    except (ValueError, re.error, OverflowError, RecursionError):
+        return []
 
 
 def _is_ignored(rules: _Rules, path: str) -> bool:
@@ -201,3 +253,8 @@ def _is_ignored(rules: _Rules, path: str) -> bool:
         if verdict is not None:
             return verdict
     return False
+
+
+def _shown(name: str) -> str:
+    """A name as text: of one that is no UTF-8, the bytes that are none as `\\xe9`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
