@@ -12,7 +12,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pathspec
 from pydantic import Field, field_validator
@@ -237,7 +237,7 @@ def _read_rules(folder: Path) -> pathspec.GitIgnoreSpec:
     return pathspec.GitIgnoreSpec([pattern for line in lines for pattern in _patterns(line.removesuffix("\r"))])
 
 
-def _patterns(line: str) -> list[pathspec.Pattern]:
+def _patterns(line: str) -> list[Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of regular expressions that pathspec makes of odd lines
