@@ -122,6 +122,10 @@ def test_evaluate(inlay: Callable[..., Any], calls: Callable[..., Any]) -> None:
     assert inlay("evaluate", "--completions", "answers.jsonl", "--task", "held_out").status == 0
     target, *_, options = seen.pop()
     assert (target, options["completions"]) == (None, Path("answers.jsonl"))
+    words = ("out=there", "family=starcoder", "--completions", "answers.jsonl", "--task", "held_out")
+    assert inlay("evaluate", *words).status == 0
+    target, *_, options = seen.pop()
+    assert (target, options["out"], options["family"]) == (None, "there", "starcoder")
 
     assert inlay("evaluate", "run", "--task", "held_out", "sead=1").err.startswith("inlay: unknown key")
     assert "TASK.key=value" in inlay("evaluate", "run", "seed=1").err

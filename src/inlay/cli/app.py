@@ -22,7 +22,7 @@ def build_app() -> App:
     """The command line `inlay`."""
     app = App(
         name="inlay",
-        help="Train, judge and serve small fill-in-the-middle code models.",
+        help="Train and judge small fill-in-the-middle code models, and complete with them.",
         help_epilogue="--debug, anywhere on the line, shows the traceback of an error.",
         version=__version__,
         help_format="plaintext",

@@ -85,11 +85,11 @@ def evaluate(
     from inlay.evaluate.table import print_tables
     from inlay.text.progress import RichProgress
 
-    named, rest = take(overrides, "family")
-    place, rest = take(rest, "out")
     if target is not None and "=" in target and not target.startswith(("http://", "https://")):
         # `inlay evaluate --completions F seed=1` has no target.
-        rest, target = [target, *rest], None
+        overrides, target = (target, *overrides), None
+    named, rest = take(overrides, "family")
+    place, rest = take(rest, "out")
     kinds = task.split(",") if task is not None else ["held_out"] if data is not None else list(DEFAULT_TASKS)
     chosen, decoding = _options(kinds, rest)
     results = evaluate_tasks(
