@@ -11,7 +11,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inlay.config import ConfigError
+from inlay.config import Config, ConfigError, validate
 from inlay.config.compose import apply_overrides, compose, compose_choice, list_groups, places, quoted
 from inlay.config.yaml_file import load_yaml
 
@@ -277,3 +277,27 @@ def test_a_mapping_given_whole_replaces_what_is_there() -> None:
     composed = compose("train", overrides)
     assert composed["fim"]["orders"] == {"spm_v2": 1.0}
     assert apply_overrides(composed, ["fim.orders={psm: 1.0}"])["fim"]["orders"] == {"psm": 1.0}
+
+
+@pytest.mark.parametrize("name", ["2024", "1_000", "1e3", "1.10", "true", "null", "0x10", "2024-01-02", "-3", "nan"])
+def test_a_name_that_reads_as_a_number_is_text_where_text_is_wanted(name: str) -> None:
+    class Place(Config):
+        path: str
+        maybe: str | None = None
+        size: int | None = None
+
+    class Both(Config):
+        first: Place
+
+    data = apply_overrides({"first": {"path": "", "maybe": "x", "size": 1}}, [f"first.path={name}"])
+    assert validate(Both, data).first.path == name
+    composed = compose("prepare", ["source=folder", f"source.path={name}", f"out={name}"])
+    from inlay.text.prepare import PrepareConfig
+
+    config: Any = validate(PrepareConfig, composed)
+    assert (config.source.path, config.out) == (name, name)
+    # null still is nothing where nothing may be, and a number a number.
+    other = apply_overrides({"first": {"path": "", "maybe": "x", "size": 1}}, ["first.maybe=null", "first.size=3"])
+    assert validate(Both, other).first == Place(path="", maybe=None, size=3)
+    with pytest.raises(ConfigError, match=r"first\.size"):
+        validate(Both, apply_overrides({"first": {"path": "", "size": 1}}, ["first.size=true"]))

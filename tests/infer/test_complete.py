@@ -1,8 +1,9 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from tests.tiny_run import SENTENCES, write_run
+from tests.tiny_run import SENTENCES, tiny_opened, tiny_tokenizer, write_run
 
 from inlay.config import BadInput
 from inlay.infer.complete import CompleteConfig, Completer, complete
@@ -106,3 +107,14 @@ def test_healing_and_the_infill_sampler_are_the_engines_and_keep_the_cache(opene
                 assert found.prompt_tokens == len(prompt)
                 taken += start.tokens
     assert taken
+
+
+@pytest.mark.parametrize("length", [32, 33, 64])
+def test_samples_fit_the_shortest_rows(length: int) -> None:
+    """A row of 64 slots has no room for 64 new tokens: the run would end at its first samples."""
+    opened = tiny_opened(tiny_tokenizer(), length)
+    gap = SimpleNamespace(
+        origin=("id", "a.py"), category="word", prefix="x = 1\n" * 40, middle="y", suffix=" = 2\n" * 40
+    )
+    (sample,) = infill_samples(Engine(opened), [gap])
+    assert sample["stopped"] in ("eot", "limit")

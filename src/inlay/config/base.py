@@ -34,16 +34,45 @@ class Config(BaseModel):
         return json.loads(self.model_dump_json())
 
 
+class Composed(dict[str, Any]):
+    """Plain data of a command line, and by dotted key in `texts` what the user wrote where a number, true, false or
+    null was read."""
+
+    def __init__(self, data: dict[str, Any], texts: dict[str, str]) -> None:
+        super().__init__(data)
+        self.texts = texts
+
+
 def validate(cls: type[C], data: dict[str, Any], where: str = "") -> C:
     """Validates plain data to a frozen `cls`.
 
-    `where` names the origin (a file or "command line") in the message. Raises ConfigError with one line: the full
+    `where` names the origin (a file or "command line") in the message. Where text is wanted and `data` is Composed, a
+    name that reads as a number is what the user wrote. Raises ConfigError with one line: the full
     dotted path, the value, what is allowed, and the nearest right name for an unknown key.
     """
     try:
         return cls.model_validate_json(json.dumps(data))
     except ValidationError as error:
-        raise ConfigError(_explain(cls, data, error, where)) from None
+        named = _as_written(cls, data, error)
+        if named is None:
+            raise ConfigError(_explain(cls, data, error, where)) from None
+    return validate(cls, named, where)
+
+
+def _as_written(cls: type[BaseModel], data: dict[str, Any], error: ValidationError) -> dict[str, Any] | None:
+    """`data` with text in the places that want it, None when there is no such place."""
+    texts = data.texts if isinstance(data, Composed) else {}
+    wrong = [_resolve(cls, detail["loc"])[0] for detail in error.errors() if detail["type"] == "string_type"]
+    paths = [path for path in wrong if ".".join(map(str, path)) in texts]
+    if not paths:
+        return None
+    named = json.loads(json.dumps(data))
+    for path in paths:
+        holder: Any = named
+        for key in path[:-1]:
+            holder = holder[key]
+        holder[path[-1]] = texts[".".join(map(str, path))]
+    return named
 
 
 def nearest(name: str, allowed: typing.Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from inlay.config.base import nearest
+from inlay.config.base import Composed, nearest
 from inlay.config.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def compose(config_name: str, overrides: Sequence[str] = (), *, module: str = CO
             if not _is_choice(override, groups):
                 _check_key(data, text, override, groups)
                 _set(data, text, override)
-    return _resolved(config_name, data)
+    overridden = [(text, override) for text, _, override in parsed]
+    return Composed(_resolved(config_name, data), _texts(overridden))
 
 
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str], *, module: str = CONF_MODULE) -> dict[str, Any]:
@@ -64,6 +65,7 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str], *, module
     result = _copy(data)
     if not overrides:
         return result
+    overridden: list[tuple[str, Override]] = []
     with initialize_config_module(module, version_base="1.3"):
         groups = _groups(module)
         for text in overrides:
@@ -76,6 +78,7 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str], *, module
             if not _is_choice(override, groups) or override.is_delete():
                 _check_key(result, text, override, groups)
                 _set(result, text, override)
+                overridden.append((text, override))
                 continue
             _check_choice(text, override, groups)
             group, choice = override.key_or_group, override.value()
@@ -83,7 +86,7 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str], *, module
             if not isinstance(choice, str) or not own_place or group.split("/")[0] not in result:
                 raise ConfigError(f"'{text}' cannot be chosen on top of a configuration file; give its keys one by one")
             result = {**result, **_resolved(f"{group}/{choice}", _hydra_compose(f"{group}/{choice}", []))}
-    return result
+    return Composed(result, _texts(overridden))
 
 
 def compose_choice(group: str, choice: str, *, module: str = CONF_MODULE) -> dict[str, Any]:
@@ -156,6 +159,17 @@ def _parse(text: str) -> tuple[str, "Override"]:
             f"'{text}' lists several values: write {key}=[a,b] for a list, {key}=\"'a,b'\" for text with a comma"
         )
     return readable, override
+
+
+def _texts(overrides: Sequence[tuple[str, "Override"]]) -> dict[str, str]:
+    """By dotted key, what was written where something else than text was read of it: a folder may be called 2024."""
+    texts: dict[str, str] = {}
+    for text, override in overrides:
+        key, value = override.key_or_group, None if override.is_delete() else override.value()
+        texts.pop(key, None)
+        if not override.is_delete() and (value is None or isinstance(value, int | float)):
+            texts[key] = text.partition("=")[2]
+    return texts
 
 
 def _places(loader: Any, config_name: str) -> dict[str, str]:

@@ -51,9 +51,11 @@ def infill_samples(
 ) -> list[dict[str, Any]]:
     """Fills each example greedily; one JSON-ready object each, in order (keys: see `sample_of`).
 
-    `step` defaults to the opened checkpoint's, `order` to the first the model was trained in.
+    `step` defaults to the opened checkpoint's, `order` to the first the model was trained in. A completion takes half a
+    row at most: the other half is for the context.
     """
     opened = engine.opened
+    max_tokens = min(max_tokens, opened.sequence_length // 2)
     chosen = order or opened.orders[0]
     room = opened.sequence_length - max_tokens - opened.fim_format.OVERHEAD
     prompts = [
