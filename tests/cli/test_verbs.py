@@ -71,10 +71,15 @@ def test_demo(inlay: Callable[..., Any], calls: Callable[..., Any]) -> None:
     assert inlay("demo").status == 0
     assert inlay("demo", "--minutes", "0.5", "--corpus", "code", "--out", "d", "model=nano").status == 0
     assert inlay("demo", "out=d2").status == 0
-    assert seen == [
-        ({"minutes": None, "corpus": None, "out": None, "overrides": []},),
-        ({"minutes": 0.5, "corpus": "code", "out": "d", "overrides": ["model=nano"]},),
-        ({"minutes": None, "corpus": None, "out": "d2", "overrides": []},),
+    assert inlay("demo", "--new").status == 0
+    assert inlay("demo", "--resume").status == 0
+    plain = {"minutes": None, "corpus": None, "out": None, "overrides": [], "resume": False, "new": False}
+    assert [options for (options,) in seen] == [
+        plain,
+        plain | {"minutes": 0.5, "corpus": "code", "out": "d", "overrides": ["model=nano"]},
+        plain | {"out": "d2"},
+        plain | {"new": True},
+        plain | {"resume": True},
     ]
 
 

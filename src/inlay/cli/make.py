@@ -10,11 +10,21 @@ from cyclopts import Parameter
 from inlay.cli.overrides import take
 from inlay.cli.runtime import launched
 
+Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 Tail = Annotated[str, Parameter(show_default=False, negative=())]
 
 
-def demo(*overrides: Tail, minutes: float | None = None, corpus: Path | None = None, out: Path | None = None) -> None:
+def demo(
+    *overrides: Tail,
+    minutes: float | None = None,
+    corpus: Path | None = None,
+    out: Path | None = None,
+    resume: Flag = False,
+    new: Flag = False,
+) -> None:
     """The whole way on real code, in minutes: prepare, train, evaluate, complete, report.
+
+    A demo that was stopped goes on where it was when it is started again; one that is complete is left as it is.
 
     Parameters
     ----------
@@ -25,13 +35,17 @@ def demo(*overrides: Tail, minutes: float | None = None, corpus: Path | None = N
     corpus
         A folder of your own code; by default the Python that is installed on this machine.
     out
-        The folder for the store, the run and the report.
+        The folder for the store, the run and the report; runs/demo by default.
+    resume
+        Go on with the demo that is there, with the options it was begun with.
+    new
+        Leave the demo that is there, and begin in a new folder beside it.
     """
     from inlay.cli.demo import demo as run_demo
 
     given, rest = take(overrides, "out")
     place = out if given is None else Path(given)
-    run_demo(minutes=minutes, corpus=_text(corpus), out=_text(place), overrides=rest)
+    run_demo(minutes=minutes, corpus=_text(corpus), out=_text(place), overrides=rest, resume=resume, new=new)
 
 
 def prepare(*overrides: Tail) -> None:
