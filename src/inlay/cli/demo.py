@@ -5,6 +5,7 @@ one stays as it is. Every option is in `conf/demo.yaml`; the run keeps them as `
 `demo_screens`.
 """
 
+import functools
 import shlex
 import shutil
 import sys
@@ -24,6 +25,7 @@ OPTIONS = "demo.yaml"
 """In the run: the options that this demo was begun with."""
 
 
+@functools.cache
 def schema() -> "type[Config]":
     """The typed configuration of the demo; made here because its parts live in rooms that import torch."""
     from inlay.config import Config
@@ -149,13 +151,14 @@ def _run_all(config: Any, run: "RunDir", fresh: bool) -> None:
 
 
 def _steps(config: Any, run: "RunDir", options: list[str], fresh: bool) -> None:
-    from inlay.cli.demo_screens import first_screen, last_screen, slow_reason, terminal
+    from inlay.cli.demo_screens import first_screen, last_screen, terminal
     from inlay.evaluate.report import write_report
     from inlay.evaluate.run import evaluate
     from inlay.evaluate.table import print_table
     from inlay.text.prepare import prepare
     from inlay.text.progress import RichProgress
     from inlay.text.source import left_out_line
+    from inlay.train.compiler import why_slow
 
     began = time.monotonic()
     store = Path(config.prepare.out)
@@ -163,7 +166,7 @@ def _steps(config: Any, run: "RunDir", options: list[str], fresh: bool) -> None:
     minutes = config.run.train.minutes
     code = corpus if corpus is not None else "the Python standard library on this machine"
     screen = terminal(sys.stderr)
-    for line in first_screen(str(run.path), code, minutes, slow_reason(), options):
+    for line in first_screen(str(run.path), code, minutes, why_slow(), options):
         screen.print(line)
     progress = RichProgress()
     if (store / "manifest.json").is_file():

@@ -170,16 +170,6 @@ def last_screen(
         console.print(f"  {command}")
 
 
-def slow_reason() -> str | None:
-    """Why training will be slower than it could be here; None when nothing is missing."""
-    import torch
-
-    from inlay.train.compiler import why_not_compiled
-
-    reason = None if torch.cuda.is_available() else why_not_compiled(torch.device("cpu"))
-    return None if reason is None else f"{reason}: it works, about a third slower"
-
-
 def _clean(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\t", "    ").replace("\x1b", "?").replace("\r", "\n")
 

@@ -21,6 +21,12 @@ def why_not_compiled(device: torch.device) -> str | None:
     return None if shutil.which(compiler) else f"no C++ compiler ('{compiler}' is not on the path)"
 
 
+def why_slow() -> str | None:
+    """What this machine lacks to train as fast as it could, in a line; None when nothing."""
+    reason = None if torch.cuda.is_available() else why_not_compiled(torch.device("cpu"))
+    return None if reason is None else f"{reason}: it works, about a third slower"
+
+
 def _has_triton() -> bool:
     from torch.utils._triton import has_triton
 
