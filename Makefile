@@ -1,6 +1,7 @@
 # `make demo` and `make test` each do all the set-up they need in .venv; nothing outside this folder changes.
 #
-#   make demo                       prepare, train, evaluate, complete and report on real code (DEMO_ARGS="--minutes 2")
+#   make demo                       prepare, train, evaluate, complete and report on real code (DEMO_ARGS="--minutes 2");
+#                                   a second one goes on where the first was stopped; DEMO_ARGS=--new begins another
 #   make install                    the set-up alone; the command is then .venv/bin/inlay
 #   make test, test-all, lint       the quick tests, all tests, the linters
 #
@@ -13,7 +14,8 @@ PYTEST_ARGS ?=
 UV ?= uv
 
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet --quiet install
+# Not quiet: behind a slow registry pip says which file it fetches, how large it is and, in a terminal, how far it is.
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input $(if $(CI),--progress-bar off) install
 STAMP_VENV := .venv/.stamp-venv
 STAMP_TORCH := .venv/.stamp-torch
 STAMP_CORE := .venv/.stamp-core

@@ -85,3 +85,9 @@ def test_licence_and_python_range() -> None:
     assert PROJECT["project"]["license"] == "Apache-2.0"
     assert PROJECT["project"]["requires-python"] == ">=3.11,<3.14"
     assert "3.11" in (ROOT / "Makefile").read_text()
+
+
+def test_downloads_say_what_they_do() -> None:
+    """Behind a slow registry a silent pip looks as if it hung."""
+    text = (ROOT / "Makefile").read_text()
+    assert "--quiet" not in next(line for line in text.splitlines() if line.startswith("PIP :="))
