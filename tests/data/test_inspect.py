@@ -166,6 +166,13 @@ def test_stats(store: TokenStore, capsys: pytest.CaptureFixture[str], monkeypatc
         assert whole in text
         effective += item["trimmed"] == 0 or bool(item["prefix"] and item["suffix"])
     assert found["effective_fim_rate"] == pytest.approx(effective / len(items), abs=0.01)
+    # A middle is never a whole piece, and what stands for a node is told with its reason.
+    assert found["middles_without_context"] == 0.0
+    assert set(found["nominal_strategies"]) >= set(found["strategies"])
+    assert sum(found["nominal_strategies"].values()) == pytest.approx(1.0)
+    for reason, share in found["fallbacks"].items():
+        assert share == pytest.approx(sum(item["fallback"] == reason for item in middles) / len(middles))
+    assert found["middle_quantiles"] == sorted(found["middle_quantiles"])
     print_stats(str(store.path), True)
     assert set(json.loads(capsys.readouterr().out)) == set(found)
     monkeypatch.setenv("COLUMNS", "80")

@@ -70,6 +70,32 @@ def test_law(kind: str, low: int, high: int) -> None:
     assert_follows((law.draw(Draws(kind, key)) for key in range(20_000)), CLOSED_FORMS[kind](low, high))
 
 
+@pytest.mark.parametrize("kind", sorted(law_options(1, 2)))
+@pytest.mark.parametrize("most", [3, 7, 20, 64, 99, 100, 500])
+def test_up_to_a_room_a_law_is_what_it_is_among_the_lengths_that_fit(kind: str, most: int) -> None:
+    options, borders = law_options(3, 100)[kind], (1, 4, 8, 16, 32, 64, 100)
+    if kind == "stratified":
+        options = {"kind": kind, "borders": list(borders)}
+    law = validate(lengths.get(kind), options)
+    assert isinstance(law, LengthLaw)
+    if kind == "fixed":
+        assert law.least == law.draw(Draws(1), 100) == 100
+        return
+    chances = stratified(borders) if kind == "stratified" else CLOSED_FORMS[kind](3, 100)
+    left = {length: chance for length, chance in chances.items() if length <= most}
+    assert min(left) == law.least
+    drawn = [law.draw(Draws(kind, most, key), most) for key in range(5_000)]
+    if len(left) == 1:
+        assert set(drawn) == set(left)
+    else:
+        assert_follows(drawn, {length: chance / sum(left.values()) for length, chance in left.items()})
+
+
+def test_a_normal_far_above_its_room_lies_at_its_end() -> None:
+    law = ClampedNormal(mean=5_000.0, deviation=1.0, low=1, high=9_000)
+    assert {law.draw(Draws(key), 30) for key in range(50)} == {30}
+
+
 @given(low=st.integers(1, 10**6), more=st.integers(0, 10**6), key=st.integers())
 def test_bounds(low: int, more: int, key: int) -> None:
     for kind, options in law_options(low, low + more).items():

@@ -15,6 +15,7 @@ from tests.fim.witness import assert_follows, assert_share, is_boundary, texts, 
 
 from inlay.config import BadInput, validate
 from inlay.fim.draws import Draws
+from inlay.fim.lengths.fixed import Fixed
 from inlay.fim.span import Span, SpanStrategy, TextView, apply_indentation, strategies, whole_lines
 from inlay.fim.spans.empty import EmptySpan
 from inlay.fim.spans.line import Line
@@ -156,6 +157,24 @@ def test_lengths_follow_their_law(tokenizer: Tokenizer, library: list[str], cls:
     assert (ends == 1.0) == (cls is not SizedSpan)
 
 
+@pytest.mark.parametrize("law", sorted(CLOSED_FORMS))
+@pytest.mark.parametrize("cls", [SizedSpan, TokenSpan, TokenCuts])
+def test_in_a_short_piece_lengths_follow_their_law_up_to_its_room(
+    tokenizer: Tokenizer, cls: type[SpanStrategy], law: str
+) -> None:
+    view = view_of(tokenizer, "".join(f"value_{number} = call({number})\n" for number in range(3)))
+    room = len(view.tokens) - 1
+    strategy = validate(cls, {"kind": cls.model_fields["kind"].default, "length": {"kind": law, "low": 2, "high": 90}})
+    assert isinstance(strategy, SpanStrategy)
+    assert 10 < room < 60
+    spans = [strategy.draw(view, Draws(law, key)) for key in range(4_000)]
+    chances = {length: chance for length, chance in CLOSED_FORMS[law](2, 90).items() if length <= room}
+    whole = sum(chances.values())
+    found = [touched(view, span) for span in spans if span is not None]
+    assert len(found) == len(spans)
+    assert_follows(found, {length: chance / whole for length, chance in chances.items()})
+
+
 def test_encoded_length_is_near_the_drawn_one(tokenizer: Tokenizer, library: list[str]) -> None:
     text = "".join(library)[:150_000]
     view = view_of(tokenizer, text)
@@ -172,7 +191,8 @@ def test_encoded_length_is_near_the_drawn_one(tokenizer: Tokenizer, library: lis
 
 def test_sized_starts_everywhere(tokenizer: Tokenizer) -> None:
     view = view_of(tokenizer, "abcdefgh" * 8)
-    spans = [SizedSpan().draw(view, Draws(key)) for key in range(6_400)]
+    one = SizedSpan(length=Fixed(length=1))  # a longer middle has no room behind the last starts
+    spans = [one.draw(view, Draws(key)) for key in range(6_400)]
     assert_follows((span[0] for span in spans if span is not None), dict.fromkeys(range(64), 1 / 64))
 
 

@@ -101,7 +101,7 @@ def test_a_file_without_syntax(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["inspect", "spans", str(file)]) == 0
     shown = capsys.readouterr().out
     assert "not parsed" in shown
-    assert "training takes whole lines" in shown
+    assert "training takes lines or tokens" in shown
     for name, text in (("empty.py", ""), ("blank.py", "\n"), ("x.py", "x")):
         odd = tmp_path / name
         odd.write_text(text, encoding="utf-8")

@@ -1,6 +1,6 @@
 """Cuts by syntax against slow witnesses: trees that know their children, and probabilities summed node by node."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
@@ -211,16 +211,18 @@ def tree_of(syntax: Syntax) -> list[Tree]:
 
 
 def aligned_law(view: TextView, longest: int, most: int) -> tuple[dict[Span, float], float]:
-    """Probability of each span: every start and every length alike, each aligned by trying all runs. And the share of
-    draws that give a span at all."""
+    """Probability of each span: every length alike, then every start with so much behind it, each aligned by trying all
+    runs. And the share of draws that give a span at all."""
     assert view.syntax is not None
     forest = tree_of(view.syntax)
     borders = view.token_offsets.tolist()
-    counts: Counter[Span] = Counter()
+    chances: dict[Span, float] = defaultdict(float)
     for left in range(view.size):
         token = next(index for index in range(len(borders)) if borders[index + 1] > left)
         for length in range(1, longest + 1):
-            span = (left, borders[min(token + length, len(borders) - 1)])
+            if token + length >= len(borders):
+                continue
+            span = (left, borders[token + length])
             runs, around = slow_runs(forest, span)
             # Of equals the longest run, then the first.
             order = [(overlap(ends_of(run), span), len(run), -run[0].start) for run in runs]
@@ -229,10 +231,10 @@ def aligned_law(view: TextView, longest: int, most: int) -> tuple[dict[Span, flo
                 run = [around] if around else []
             while len(run) > 1 and "comment" in view.syntax.kinds[run[-1].kind]:
                 run = run[:-1]
-            if run and slow_tokens(view, *ends_of(run)) <= most:
-                counts[ends_of(run)] += 1
-    share = counts.total() / (view.size * longest)
-    return {span: count / counts.total() for span, count in counts.items()}, share
+            if run and slow_tokens(view, *ends_of(run)) <= most and ends_of(run) != (0, view.size):
+                chances[ends_of(run)] += 1.0 / longest / borders[len(borders) - length]
+    share = sum(chances.values())
+    return {span: chance / share for span, chance in chances.items()}, share
 
 
 @pytest.mark.parametrize("most", [100, 9])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.fim.trees import syntax_of, texts_with_forests
 from tests.fim.witness import assert_share, texts
 
 from inlay.config import BadInput, validate
@@ -132,6 +133,24 @@ def test_fit_against_a_slow_search(form: FimFormat, prefix: str, suffix: str, ro
     tails = [([], after[:keep]) for keep in range(len(after), -1, -1)]
     best = next(pair for pair in [*heads, *tails] if len(pair[0]) + len(pair[1]) <= room and all(map(whole, pair)))
     assert found == (*best, len(before) + len(after) - len(best[0]) - len(best[1]))
+
+
+@given(made=texts_with_forests(texts()), parsed=st.booleans(), capacity=st.integers(1, 200), key=st.integers(0, 10**9))
+def test_a_middle_never_takes_a_whole_piece(
+    form: FimFormat, made: tuple[str, list], parsed: bool, capacity: int, key: int
+) -> None:
+    text, forest = made
+    syntax = syntax_of(forest) if parsed else None
+    for kind in sorted(strategies.members()):
+        for hints in (0.0, 1.0):
+            spans = {"only": {"kind": kind}}
+            transform = Transform(config(spans=spans, hints={"rate": hints}, orders={"spm": 1.0, "psm": 1.0}), form)
+            example = transform(piece(form, text), capacity, Draws(key), syntax=syntax)
+            if example.span is None:
+                continue
+            assert example.span != (0, len(text.encode()))
+            start, end = example.span
+            assert start == end or part(form, example, Region.PREFIX) or part(form, example, Region.SUFFIX)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])

@@ -14,10 +14,12 @@ from tests.train.tiny_training import MODEL, config, write_store
 
 from inlay.cli.main import main
 from inlay.config import BadInput, ConfigError, validate
+from inlay.data.loader import Rows
+from inlay.fim.transform import FimConfig
 from inlay.text.store import TokenStore
 from inlay.train.config import TrainRun
 from inlay.train.plan import TIMED_STEPS, UNPLANNED, Plan
-from inlay.train.plan_table import WIDTH, compact, plan_dict, plan_line, plan_text, stage_uses
+from inlay.train.plan_table import WIDTH, compact, plan_dict, plan_line, plan_notice, plan_text, stage_uses
 
 NOWHERE = Path("none")
 SHORT_LONG = [
@@ -395,3 +397,25 @@ def test_an_impossible_mixture_is_refused_with_the_table(store: Path, tmp_path: 
     ]
     assert uses[3].share == pytest.approx(0.8)
     assert "english" in plan_text(few, Plan(few), uses)
+
+
+@pytest.mark.parametrize("stages", [(), ({"name": "one", "share": 0.5}, {"name": "two", "share": 0.5})])
+def test_a_warmup_as_long_as_the_run_is_told(stages: tuple[dict[str, Any], ...]) -> None:
+    for total, told in ((19, True), (20, True), (21, False)):
+        made = config(NOWHERE, stages=stages, train={"steps": total}, schedule={"kind": "wsd", "warmup_steps": 20})
+        shown = " ".join(plan_text(made, Plan(made)).split())
+        assert (f"warmup 20 steps, and the run has {total}" in shown) == told
+    # The steps of a time budget are found later, and told then.
+    minutes = config(NOWHERE, stages=stages, train={"minutes": 1.0}, schedule={"kind": "wsd", "warmup_steps": 20})
+    assert "never falls" not in plan_text(minutes, Plan(minutes))
+    assert "never falls" in plan_text(minutes, Plan(minutes).planned(12))
+
+
+def test_a_store_without_syntax_is_told_where_syntax_is_to_be_cut(tmp_path: Path) -> None:
+    store = str(write_store(tmp_path / "store"))
+    for kind, told in (("ast_node", True), ("line", False)):
+        fim = validate(FimConfig, {"spans": {"one": {"kind": kind}}})
+        rows = Rows(store, "train", fim, 96, 0)
+        assert bool(rows.notices) == told
+        made = config(Path(store), train={"steps": 30})
+        assert ("has no syntax" in " ".join(plan_notice(made, Plan(made), rows).split())) == told

@@ -10,6 +10,7 @@ import torch
 import yaml
 from tests.train.tiny_training import At, assert_same, config, lines, weights
 
+from inlay.cli.main import main
 from inlay.config import BadInput, validate
 from inlay.config.run_dir import RunDir
 from inlay.export.hf import export_hf
@@ -141,3 +142,15 @@ def test_the_same_vocabulary_with_other_names_fits(store: Path, folder: Path, tm
     (copied / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
     assert Tokenizer.load(copied).hash != Tokenizer.load(folder).hash
     train(start(store, copied, train={"steps": 1}), str(tmp_path / "run"))
+
+
+def test_a_model_that_is_not_that_of_the_start_is_refused(
+    store: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["train", f"data.path={store}", f"start_from={folder}", "train.steps=2", f"out={tmp_path / 'run'}"]
+    assert main([*asked, "model=pico"]) == 2
+    said = capsys.readouterr().err
+    assert "model.width" in said
+    assert "model.layers" in said
+    assert len(said.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()

@@ -116,7 +116,9 @@ def train(*overrides: Tail, config: Path | None = None) -> None:
     from inlay.train.config import TrainRun
     from inlay.train.run import train as run_train
 
-    _print_once(run_train(validate(TrainRun, data, where=str(config or "command line")), out))
+    chosen = any(text.lstrip("+").startswith(("model=", "model.")) for text in rest)
+    run = run_train(validate(TrainRun, data, where=str(config or "command line")), out, model_chosen=chosen)
+    _print_once(run)
 
 
 def _print_once(result: object) -> None:

@@ -76,6 +76,8 @@ def print_rows(store: str, count: int, as_json: bool, overrides: list[str]) -> N
     TokenStore.open(store)
     rows = open_rows(store, overrides)
     plan = rows.plan(0)
+    for line in rows.notices:
+        print(line, file=sys.stderr)
     if not as_json:
         _print_legend()
     for number in range(min(count, plan.row_count)):
@@ -105,6 +107,7 @@ def describe(rows: Rows, number: int, placed: Placed) -> dict[str, Any]:
         "kind": Kind(example.row.kind).name.lower(),
         "span_kind": example.strategy,
         "node_kind": example.node_kind,
+        "fallback": example.fallback,
         "level": rows.maker.transform.config.level,
         "window": [placed.part, placed.parts],
         "header": form.tokenizer.decode(example.row.tokens[_header(placed)].tolist()),
@@ -175,7 +178,7 @@ def _print_row(rows: Rows, number: int, examples: list[Placed]) -> None:
         info, example = rows.split.document(placed.document), placed.example
         notes = [f"{info.repo} · {info.path}", _place(rows, placed), Kind(example.row.kind).name.lower()]
         notes += [note for note in (example.strategy, example.node_kind) if note]
-        notes += ["no syntax: lines"] if example.fallback else []
+        notes += [f"{example.fallback}: lines or tokens"] if example.fallback else []
         notes += [f"{example.trimmed} trimmed"] if example.trimmed else []
         console.print(f"[dim]▌ {escape(' · '.join(notes))}[/dim]", highlight=False)  # paths may hold brackets
         text = Text()

@@ -133,6 +133,13 @@ class Rows:
         kinds = tuple(opened.manifest["span_kinds"])
         self.maker = RowMaker(self.split, transform, length, seed, shortest_piece, kinds)
         self._plans: dict[int, Plan] = {}
+        self.notices: tuple[str, ...] = ()
+        """What of the options this store cannot give, each in one line."""
+        if transform.needs_syntax and not kinds:
+            self.notices = (
+                f"{store} has no syntax: middles that fim.spans cuts by syntax are lines or tokens under the same laws"
+                " of lengths; prepare it with syntax.enabled=true, or choose fim=characters",
+            )
 
     def __reduce__(self) -> tuple[type["Rows"], tuple[str, str, FimConfig, int, int, int | None]]:
         return type(self), self._arguments

@@ -51,6 +51,7 @@ class MixedRows:
         self.source_names = tuple(sources)
         self._rows = tuple(sources.values())
         _check(sources)
+        self.notices = tuple(line for rows in self._rows for line in rows.notices)
         self.store_hash = mixed_hash({name: rows.store_hash for name, rows in sources.items()})
 
     def __reduce__(self) -> tuple[type["MixedRows"], tuple[dict[str, Rows], dict[str, float]]]:

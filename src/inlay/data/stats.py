@@ -8,7 +8,9 @@ window, does not count. The nominal rate is `fim.rate`.
 import json
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from itertools import pairwise
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import numpy as np
 from inlay.data.inspect import open_rows, parts_of
 from inlay.data.rows import Placed
 from inlay.fim.format import FimFormat, Kind, Region
+from inlay.fim.transform import FimConfig
 from inlay.text.source import left_out_line
 from inlay.text.store import TokenStore
 
@@ -27,6 +30,11 @@ TOP_NODES = 15
 BORDERS = (0, 1, 2, 5, 9, 17, 33, 65, 129)
 """Lower borders of the histogram of middle lengths, in tokens."""
 BAR = 40
+QUANTILES = (0.1, 0.5, 0.9)
+WHY = {
+    "no syntax": "the document has no syntax",
+    "no node": "no node fits the piece",
+}
 
 
 def is_effective(placed: Placed, form: FimFormat) -> bool:
@@ -48,9 +56,10 @@ def stats(store: str, overrides: list[str], rows_looked_at: int = ROWS_LOOKED_AT
     rows = open_rows(store, overrides)
     plan = rows.plan(0)
     transform = rows.maker.transform
-    count: dict[str, Counter[str]] = {name: Counter() for name in ("kinds", "languages", "strategies", "node_kinds")}
+    names = ("kinds", "languages", "strategies", "node_kinds", "fallbacks")
+    count: dict[str, Counter[str]] = {name: Counter() for name in names}
     lengths: list[int] = []
-    used = trimmed = effective = fallbacks = contexts = examples = 0
+    used = trimmed = effective = bare = contexts = examples = 0
     looked_at = min(rows_looked_at, plan.row_count)
     for number in range(looked_at):
         for placed in rows.maker.examples(plan, 0, number):
@@ -65,7 +74,9 @@ def stats(store: str, overrides: list[str], rows_looked_at: int = ROWS_LOOKED_AT
             if example.strategy is None or example.row.regions[-1] != Region.TERMINATOR:
                 continue  # plain text, or a window without the middle
             count["strategies"][example.strategy] += 1
-            fallbacks += example.fallback
+            if example.fallback is not None:
+                count["fallbacks"][example.fallback] += 1
+            bare += example.span == (0, placed.size)
             if example.node_kind:
                 count["node_kinds"][example.node_kind] += 1
             lengths.append(int(np.count_nonzero(example.row.regions == Region.MIDDLE)))
@@ -102,7 +113,11 @@ def stats(store: str, overrides: list[str], rows_looked_at: int = ROWS_LOOKED_AT
         "languages": _shares(count["languages"]),
         "strategies": _shares(count["strategies"]),
         "node_kinds": _shares(Counter({**nodes, "(other)": rest} if rest else nodes)),
-        "fallback_share": fallbacks / max(1, len(lengths)),
+        "nominal_strategies": _nominal(transform.config),
+        "fallbacks": {reason: number / len(lengths) for reason, number in sorted(count["fallbacks"].items())},
+        "middles_without_context": bare / max(1, len(lengths)),
+        "middle_mean": float(np.mean(lengths)) if lengths else None,
+        "middle_quantiles": [float(value) for value in np.quantile(lengths, QUANTILES)] if lengths else [],
         "context_files": contexts / examples,
         "trimmed_tokens_share": trimmed / max(1, used),
         "middle_tokens": _histogram(lengths),
@@ -121,9 +136,19 @@ def print_stats(store: str, as_json: bool, overrides: list[str] | None = None) -
     _print_store(console, found)
     _print_rates(console, found)
     for title in ("kinds", "languages", "strategies", "node_kinds"):
-        _print_shares(console, title.replace("_", " "), found[title])
-    if found["node_kinds"] or found["fallback_share"]:
-        console.print(f"{found['fallback_share']:.1%} of the middles are whole lines for want of syntax")
+        nominal = found["nominal_strategies"] if title == "strategies" else {}
+        _print_shares(console, title.replace("_", " "), found[title], nominal)
+    for reason, share in found["fallbacks"].items():
+        console.print(f"{share:.1%} of the middles are lines or tokens in place of a node: {WHY[reason]}")
+    if found["middle_quantiles"]:
+        low, middle, high = (f"{value:g}" for value in found["middle_quantiles"])
+        console.print(
+            f"\na middle has {found['middle_mean']:.1f} tokens in the mean, {low} / {middle} / {high} at"
+            f" {' / '.join(f'{part:.0%}' for part in QUANTILES)};\n"
+            f"{found['middles_without_context']:.1%} of them are a whole piece"
+            " (a law of lengths holds up to the room of a piece)",
+            soft_wrap=True,
+        )
     top = max(found["middle_tokens"].values())
     console.print("\nmiddles by length in tokens")
     for label, number in found["middle_tokens"].items():
@@ -181,13 +206,22 @@ def _print_rates(console: "Console", found: dict[str, Any]) -> None:
     )
 
 
-def _print_shares(console: "Console", title: str, shares: dict[str, float]) -> None:
+def _nominal(config: FimConfig) -> dict[str, float]:
+    """The shares of the strategies as the configuration says them."""
+    total = sum(strategy.weight for strategy in config.spans.values())
+    return {name: strategy.weight / total for name, strategy in config.spans.items() if strategy.weight and config.rate}
+
+
+def _print_shares(
+    console: "Console", title: str, shares: dict[str, float], nominal: Mapping[str, float] = MappingProxyType({})
+) -> None:
     if not shares:
         return
     widest = max(map(len, shares))
     console.print(f"\n{title}")
     for name, share in shares.items():
-        console.print(f"  {name:<{widest}} {share:>6.1%} {'█' * round(BAR * share)}", markup=False)
+        said = f"({nominal[name]:.1%}) " if name in nominal else ""
+        console.print(f"  {name:<{widest}} {share:>6.1%} {said}{'█' * round(BAR * share)}", markup=False)
 
 
 def _shares(counts: Counter[str]) -> dict[str, float]:

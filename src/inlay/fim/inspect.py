@@ -155,7 +155,7 @@ def _print(view: TextView, title: str, found: list[Drawn], named: dict[str, Span
         console.print(Text(f"\n{name}", "bold cyan"))
         mine = [drawn for drawn in found if drawn.strategy == name]
         if not mine:
-            why = "no syntax, so training takes whole lines" if strategy.needs_syntax and view.syntax is None else ""
+            why = "no syntax: training takes lines or tokens" if strategy.needs_syntax and view.syntax is None else ""
             console.print(Text(f"  nothing to cut here{': ' if why else ''}{why}", "dim"))
         for drawn in mine:
             console.print(_shown(view, drawn, counted), soft_wrap=True)

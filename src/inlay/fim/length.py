@@ -13,6 +13,13 @@ class LengthLaw(Config):
 
     kind: str
 
+    @property
     @abstractmethod
-    def draw(self, draws: Draws) -> int:
-        """A length in tokens, at least 1."""
+    def least(self) -> int:
+        """The shortest length that it gives."""
+
+    @abstractmethod
+    def draw(self, draws: Draws, most: int | None = None) -> int:
+        """A length in tokens, at least 1. `most`, `least` or more: as the law is among lengths up to this, the room of
+        a piece. Cutting off what is drawn longer would heap lengths on it.
+        """

@@ -30,6 +30,8 @@ _BLANKS = b" \t"
 _WINDOW = 64
 """Bytes that a search looks at first; it looks at four times as many each time it finds nothing."""
 _TRIES = 8
+_LINES_MAY_MISS = 4
+"""Whole lines take the place of a drawn length from which they differ by no more than the fourth part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,7 @@ class SpanStrategy(Config):
     """A way to draw one span. `weight` is its share among the strategies of a mixture."""
 
     needs_syntax: ClassVar[bool] = False
-    """It cuts by syntax nodes, and draws None from a text without them: whole lines are to take its place there."""
+    """It cuts by syntax nodes, and draws None from a text without them: what `instead` draws takes its place there."""
 
     kind: str
     weight: float = Field(1.0, ge=0.0)
@@ -212,13 +214,56 @@ class SpanStrategy(Config):
     def draw(self, view: TextView, draws: Draws) -> Span | None:
         """A byte span (start, end) on character boundaries, start <= end; None when the text has no such span."""
 
+    def instead(self, view: TextView, draws: Draws) -> Span | None:
+        """What takes the place of a syntax node in a text without syntax, under the strategy's own law of lengths."""
+        return None
 
-def draw_start(view: TextView, draws: Draws, law: LengthLaw) -> tuple[int, int]:
+
+def room_for(view: TextView) -> int:
+    """Tokens that a middle may have: one less than the piece, which is never a middle as a whole."""
+    return max(1, len(view.tokens) - 1)
+
+
+def draw_start(view: TextView, draws: Draws, law: LengthLaw) -> tuple[int, int] | None:
     """A character to start at, and the index behind the last of so many tokens of the document as `law` gives, that of
-    the start included. The view must not be empty.
+    the start included. None where the piece has no room for the shortest length.
+
+    The length comes first, as the law is up to the room that the piece has; then all starts with so much behind them
+    are alike. A start drawn first would shorten what begins near the end.
     """
-    start = view.align(draws.integer(0, view.size))
-    return start, min(view.token_at(start) + law.draw(draws), len(view.tokens))
+    room = room_for(view)
+    if view.size == 0 or law.least > room:
+        return None
+    length = law.draw(draws, room)
+    start = view.align(draws.integer(0, int(view.token_offsets[len(view.tokens) - length + 1])))
+    return start, view.token_at(start) + length
+
+
+def draw_lines(view: TextView, draws: Draws, law: LengthLaw, most: int) -> Span | None:
+    """Whole lines of about as many tokens as `law` gives, `most` at most; where no run of lines from the drawn one on
+    is near that length, exactly so many tokens. None where the piece has no room for the shortest length.
+    """
+    room = min(room_for(view), most)
+    if view.size == 0 or law.least > room:
+        return None
+    length = law.draw(draws, room)
+    first = draws.integer(0, len(view.tokens) - length + 1)
+    starts = view.line_starts
+    line = int(starts.searchsorted(int(view.token_offsets[first]), side="right")) - 1
+    best, miss = None, length // _LINES_MAY_MISS
+    for after in range(line + 1, min(len(starts), line + 1 + length)):
+        start = int(starts[line])
+        end = max(start, view.last_not(b"\r\n", int(starts[after])) + 1)
+        tokens = view.tokens_in(start, end)
+        if tokens > room or tokens - length > miss:
+            break
+        if tokens and abs(tokens - length) <= miss and (start, end) != (0, view.size):
+            best, miss = (start, end), abs(tokens - length)
+    if best is not None:
+        return best
+    start = view.align(int(view.token_offsets[first]))
+    # A step back to a character boundary may have emptied a one-character middle: take the whole character.
+    return start, max(view.align(int(view.token_offsets[first + length])), view.align_up(start + 1))
 
 
 def draw_line(view: TextView, draws: Draws) -> tuple[int, int, int] | None:

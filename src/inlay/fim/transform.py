@@ -20,10 +20,12 @@ from inlay.fim.example import FimTokens, Header, Hints, Ids, Region
 from inlay.fim.family import Order
 from inlay.fim.format import FimFormat
 from inlay.fim.span import Span, SpanStrategy, Syntax, TextView, apply_indentation, strategies, whole_lines
-from inlay.fim.spans.lines import Lines
 from inlay.fim.spans.sized import SizedSpan
 from inlay.fim.splice import Splicer
 
+_TRIES = 16
+"""Draws of one strategy that may be a whole piece until the piece counts as one that it cannot cut."""
+Fallback = Literal["no syntax", "no node"]
 Level = Literal["context", "document", "repository"]
 
 
@@ -106,8 +108,9 @@ class Example:
     """Outer tokens removed to fit."""
     node_kind: str | None = None
     """Kind of the syntax node that the middle is, or begins with."""
-    fallback: bool = False
-    """A syntax strategy was drawn, the text has no syntax, and whole lines took its place."""
+    fallback: Fallback | None = None
+    """Why lines or tokens under the strategy's law took the place of a syntax node: the document has no syntax, or no
+    node fits this piece and nothing else may be cut. None for what its strategy cut."""
 
 
 class Transform:
@@ -130,10 +133,9 @@ class Transform:
                 form.check_hints(order)
         self._shares = [config.orders[order] for order in self._orders]
         self._splicer = Splicer(form.tokenizer)
-        self._instead = Lines()
         self.needs_syntax = config.rate > 0.0 and any(strategy.needs_syntax for strategy in self._strategies)
         """Whether some strategy cuts by syntax nodes."""
-        self._syntactic = next((n for n, s in zip(self._names, self._strategies, strict=True) if s.needs_syntax), "")
+        self._syntactic = next((index for index, s in enumerate(self._strategies) if s.needs_syntax), None)
 
     def __call__(
         self,
@@ -172,40 +174,52 @@ class Transform:
         drawn = self._draw(view, draws)
         if drawn is None:
             return None
-        strategy, span, fallback = drawn
-        node = None
-        if not fallback and self.config.spans[strategy].needs_syntax and view.syntax is not None:
-            node = view.syntax.kind_at(*span)
-        span = apply_indentation(view, span, draws, self.config.indentation)
+        strategy, span, node, fallback = drawn
         hints: Hints | None = None
         if draws.uniform() < self.config.hints.rate:
             wider, hints = self._hinted(view, span, draws)
             room = capacity - self.format.overhead(order, hinted=True) - len(hints[0]) - len(hints[1])
-            made = self._cut(view, wider, order, room, whole, header, hints)
+            made = None if wider == (0, view.size) else self._cut(view, wider, order, room, whole, header, hints)
             if made is not None:  # whole lines may be too long for a place that holds the cut itself
                 return Example(made[0], strategy, wider, made[1], node, fallback)
         made = self._cut(view, span, order, capacity - self.format.overhead(order), whole, header, None)
         return made and Example(made[0], strategy, span, made[1], node, fallback)
 
-    def _draw(self, view: TextView, draws: Draws) -> tuple[str, Span, bool] | None:
-        """(name of the strategy, span, whether whole lines took the place of syntax); None when nothing can be cut."""
+    def _draw(self, view: TextView, draws: Draws) -> tuple[str, Span, str | None, Fallback | None] | None:
+        """(name of the strategy, span, node kind, why something took the place of syntax); None when nothing can be
+        cut. The span is never the whole piece: draws that are, are made again."""
         weights = list(self._weights)
         while any(weights):
             chosen = draws.choose(weights)
-            strategy = self._strategies[chosen]
-            span = strategy.draw(view, draws)
-            if span is not None:
-                return self._names[chosen], span, False
+            name, strategy = self._names[chosen], self._strategies[chosen]
             if strategy.needs_syntax and view.syntax is None:
-                span = self._instead.draw(view, draws)
-                if span is not None:
-                    return self._names[chosen], span, True
+                found, fallback = self._part(strategy.instead, view, draws), "no syntax"
+            else:
+                found, fallback = self._part(strategy.draw, view, draws), None
+            if found is not None:
+                drawn, span = found
+                looks = strategy.needs_syntax and view.syntax is not None
+                return name, span, view.syntax.kind_at(*drawn) if looks and view.syntax else None, fallback
             weights[chosen] = 0.0  # this text has no such span (no word, no line): another strategy takes its place
-        if self.needs_syntax and view.syntax is not None:
+        if self._syntactic is not None and view.syntax is not None:
             # A piece without a node of its own, such as the inside of a long string, where nothing else may be cut.
-            span = self._instead.draw(view, draws)
-            if span is not None:
-                return self._syntactic, span, True
+            found = self._part(self._strategies[self._syntactic].instead, view, draws)
+            if found is not None:
+                return self._names[self._syntactic], found[1], None, "no node"
+        return None
+
+    def _part(
+        self, draw: Callable[[TextView, Draws], Span | None], view: TextView, draws: Draws
+    ) -> tuple[Span, Span] | None:
+        """(a span that is drawn, the same under the rule of indentation), which is not the whole piece; None where
+        there is none: with prefix and suffix empty the model would learn to write with nothing to go by."""
+        for _ in range(_TRIES):
+            drawn = draw(view, draws)
+            if drawn is None:
+                return None
+            span = apply_indentation(view, drawn, draws, self.config.indentation)
+            if span != (0, view.size):
+                return drawn, span
         return None
 
     def _cut(
@@ -234,6 +248,8 @@ class Transform:
         if fitted is None:
             return None
         prefix, suffix, trimmed = fitted
+        if len(middle) and not len(prefix) and not len(suffix):
+            return None  # nothing is left to go by
         if form.joins(order):
             together = np.concatenate((prefix, middle))
             return form.render_joint(together, len(prefix), suffix, order, header, hints), trimmed

@@ -118,7 +118,8 @@ def print_plan(config: TrainRun, with_data: bool, as_json: bool) -> None:
 
 def plan_notice(config: TrainRun, plan: Plan, rows: Rows | MixedRows) -> str:
     """What a trainer says before its first step. Raises BadInput as `stage_uses` does."""
-    return plan_text(config, plan, stage_uses(config.data, plan, rows))
+    told = [textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in rows.notices]
+    return "\n".join([plan_text(config, plan, stage_uses(config.data, plan, rows)), *told])
 
 
 def plan_text(config: TrainRun, plan: Plan, uses: Sequence[StageUse] = ()) -> str:
@@ -223,6 +224,11 @@ def _stage_table(rows: list[StageRow]) -> "Table":
 
 def _schedule_lines(config: TrainRun, plan: Plan) -> list[str]:
     schedule = config.schedule
+    if plan.total_steps is not None and plan.total_steps <= schedule.warmup_steps:
+        return [
+            f"warmup {schedule.warmup_steps:,} steps, and the run has {plan.total_steps:,}: the rate does not pass its"
+            f" peak and never falls; give less (schedule.warmup_steps={plan.total_steps // 10}) or train longer"
+        ]
     warmup = f"warmup {schedule.warmup_steps:,} steps, " if schedule.warmup_steps else ""
     if schedule.stable >= 1.0:
         rest = "then the peak until the end" if warmup else "the peak from first to last step"

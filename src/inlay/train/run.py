@@ -20,17 +20,18 @@ from inlay.model import checkpoint
 from inlay.text.store import TokenStore
 from inlay.train.config import TrainRun
 from inlay.train.parallel import Parallel
-from inlay.train.start import Start, check_tokenizer, read_start
+from inlay.train.start import Start, check_model, check_tokenizer, read_start
 from inlay.train.trainer import Interrupted, Trainer
 
 SEEN_WITHIN = 30.0
 """Seconds after which a run directory that rank 0 has made must be there for every rank."""
 
 
-def train(config: TrainRun, out: str | None = None) -> RunDir:
+def train(config: TrainRun, out: str | None = None, model_chosen: bool = False) -> RunDir:
     """Trains a new run into `out` (default runs/train-DATE-TIME). Raises BadInput when it exists; see `Trainer`.
 
-    With `start_from` the run's configuration has the model of that place, whatever `config.model` is. On many processes
+    With `start_from` the run's configuration has the model of that place, whatever `config.model` is; `model_chosen`
+    (somebody asked for that one) makes it a BadInput that names the keys in which the two differ. On many processes
     rank 0 makes the run directory, on a file system that all of them see.
     """
     with Parallel.join(config.parallel) as parallel:
@@ -40,6 +41,8 @@ def train(config: TrainRun, out: str | None = None) -> RunDir:
             if config.start_from is not None:
                 start = read_start(config.start_from)
                 check_tokenizer(start, store)
+                if model_chosen:
+                    check_model(start, config.model, config.start_from)
                 # Validated again: options may not go together with this model.
                 config = validate(TrainRun, {**config.to_dict(), "model": start.model.to_dict()}, where="start_from")
             if parallel.main:

@@ -60,6 +60,17 @@ def check_tokenizer(start: Start, store: TokenStore) -> None:
     )
 
 
+def check_model(start: Start, asked: ModelConfig, path: str) -> None:
+    """Raises BadInput, which names the keys, when a model was asked for that is not that of the start at `path`."""
+    ours, theirs = asked.to_dict(), start.model.to_dict()
+    keys = [f"model.{key}" for key in ours if ours[key] != theirs.get(key)]
+    if keys:
+        differing = ", ".join(keys)
+        raise BadInput(
+            f"start_from={path} brings its own model; what is asked for differs in {differing}: leave it out"
+        )
+
+
 def _meaning(tokenizer: Tokenizer) -> tuple[Any, ...]:
     """What decides ids; names of the end and padding tokens do not."""
     parsed = read_definition(tokenizer.definition)

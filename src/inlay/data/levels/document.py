@@ -91,7 +91,7 @@ class DocumentLevel(Level):
         middle = int(np.count_nonzero(example.row.regions == Region.MIDDLE))
         if example.row.kind != Kind.L2R and middle + 2 > self._stride:
             plain = self.form.plain(self.split.tokens(document))
-            example = replace(example, row=plain, strategy=None, span=None, trimmed=0, node_kind=None, fallback=False)
+            example = replace(example, row=plain, strategy=None, span=None, trimmed=0, node_kind=None, fallback=None)
         self._cache[key] = example
         self._cached += len(example.row.tokens)
         while self._cached > CACHED_TOKENS and len(self._cache) > 1:

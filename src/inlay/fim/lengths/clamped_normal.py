@@ -1,5 +1,6 @@
 """clamped_normal(mean, deviation, low, high): seed 000's first law, clamp(N(50, 40), 1, 100), kept for comparison."""
 
+from statistics import NormalDist
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -24,5 +25,15 @@ class ClampedNormal(LengthLaw):
             raise ValueError(f"low {self.low} is above high {self.high}")
         return self
 
-    def draw(self, draws: Draws) -> int:
+    @property
+    def least(self) -> int:
+        return self.low
+
+    def draw(self, draws: Draws, most: int | None = None) -> int:
+        if most is not None and most < self.high:
+            law = NormalDist(self.mean, self.deviation)
+            chance = law.cdf(most + 0.5) * draws.uniform()
+            # Far below the mean the chance is too small for a number, and what is left of the law lies at its end.
+            value = round(law.inv_cdf(chance)) if chance > 0.0 else most
+            return min(most, max(self.low, value))
         return min(self.high, max(self.low, round(draws.normal(self.mean, self.deviation))))

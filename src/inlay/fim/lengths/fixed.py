@@ -15,5 +15,9 @@ class Fixed(LengthLaw):
     kind: Literal["fixed"] = "fixed"
     length: int = Field(16, ge=1)
 
-    def draw(self, draws: Draws) -> int:
+    @property
+    def least(self) -> int:
+        return self.length
+
+    def draw(self, draws: Draws, most: int | None = None) -> int:
         return self.length

@@ -23,6 +23,12 @@ class LogUniform(LengthLaw):
             raise ValueError(f"low {self.low} is above high {self.high}")
         return self
 
-    def draw(self, draws: Draws) -> int:
-        low, high = math.log(self.low), math.log(self.high + 1)
-        return min(self.high, max(self.low, int(math.exp(low + draws.uniform() * (high - low)))))
+    @property
+    def least(self) -> int:
+        return self.low
+
+    def draw(self, draws: Draws, most: int | None = None) -> int:
+        longest = self.high if most is None else min(self.high, most)
+        # Up to any length the law is of its own kind.
+        low, high = math.log(self.low), math.log(longest + 1)
+        return min(longest, max(self.low, int(math.exp(low + draws.uniform() * (high - low)))))

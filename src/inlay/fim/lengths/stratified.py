@@ -26,6 +26,15 @@ class Stratified(LengthLaw):
             below = border
         return borders
 
-    def draw(self, draws: Draws) -> int:
-        bucket = draws.integer(0, len(self.borders))
-        return draws.integer(self.borders[bucket - 1] + 1 if bucket else 1, self.borders[bucket] + 1)
+    @property
+    def least(self) -> int:
+        return 1
+
+    def draw(self, draws: Draws, most: int | None = None) -> int:
+        lows = [1, *(border + 1 for border in self.borders[:-1])]
+        most = self.borders[-1] if most is None else most
+        # Of the bucket that `most` falls into a part is left, and so is that part of its share.
+        left = [max(0, min(high, most) + 1 - low) for low, high in zip(lows, self.borders, strict=True)]
+        whole = [high + 1 - low for low, high in zip(lows, self.borders, strict=True)]
+        bucket = draws.choose([part / size for part, size in zip(left, whole, strict=True)])
+        return draws.integer(lows[bucket], lows[bucket] + left[bucket])

@@ -22,5 +22,10 @@ class Uniform(LengthLaw):
             raise ValueError(f"low {self.low} is above high {self.high}")
         return self
 
-    def draw(self, draws: Draws) -> int:
-        return draws.integer(self.low, self.high + 1)
+    @property
+    def least(self) -> int:
+        return self.low
+
+    def draw(self, draws: Draws, most: int | None = None) -> int:
+        high = self.high if most is None else min(self.high, most)
+        return draws.integer(self.low, high + 1)

@@ -8,7 +8,7 @@ from pydantic import Field
 from inlay.fim.draws import Draws
 from inlay.fim.length import lengths
 from inlay.fim.lengths.uniform import Uniform
-from inlay.fim.span import Span, SpanStrategy, Syntax, TextView, strategies
+from inlay.fim.span import Span, SpanStrategy, Syntax, TextView, draw_lines, draw_start, strategies
 
 _TRIES = 8
 
@@ -33,15 +33,20 @@ class AstAligned(SpanStrategy):
         if view.size == 0 or view.syntax is None or len(view.syntax.nodes) == 0:
             return None
         for _ in range(_TRIES):
-            left = draws.integer(0, view.size)
-            last = min(view.token_at(left) + self.length.draw(draws), len(view.tokens))
+            found = draw_start(view, draws, self.length)
+            if found is None:
+                return None
+            left, last = found
             run = aligned_run(view.syntax, left, int(view.token_offsets[last]))
             if run is None:
                 continue
             start, end = _range(view.syntax, run)
-            if view.tokens_in(start, end) <= self.max_tokens:
+            if view.tokens_in(start, end) <= self.max_tokens and (start, end) != (0, view.size):
                 return view.align(start), view.align_up(end)
         return None
+
+    def instead(self, view: TextView, draws: Draws) -> Span | None:
+        return draw_lines(view, draws, self.length, self.max_tokens)
 
 
 def aligned_run(syntax: Syntax, left: int, right: int) -> np.ndarray | None:

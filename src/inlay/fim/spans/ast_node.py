@@ -6,8 +6,9 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from inlay.fim.draws import Draws
+from inlay.fim.lengths.log_uniform import LogUniform
 from inlay.fim.marks import kind_groups
-from inlay.fim.span import Span, SpanStrategy, Syntax, TextView, strategies
+from inlay.fim.span import Span, SpanStrategy, Syntax, TextView, draw_lines, strategies
 
 _TRIES = 8
 
@@ -60,6 +61,10 @@ class AstNode(SpanStrategy):
             return None
         node = int(heaps.searchsorted(draws.uniform() * heaps[-1], side="right"))
         return _span(view, node)
+
+    def instead(self, view: TextView, draws: Draws) -> Span | None:
+        # Nodes in proportion to their size are short and long ones alike, on a logarithmic scale.
+        return draw_lines(view, draws, LogUniform(high=self.max_tokens), self.max_tokens)
 
     def _redraw(self, view: TextView, mass: np.ndarray, draws: Draws) -> Span | None:
         """A candidate by size, redrawn while it is above the cap of tokens; None when a few draws find none below."""

@@ -11,7 +11,7 @@ from inlay.fim.span import Span, SpanStrategy, TextView, strategies
 @strategies.register
 class Lines(SpanStrategy):
     """`length` counts lines; the last line break stays in the suffix, where an editor has it, and so do blank lines at
-    the end. Takes the place of a strategy that needs syntax in a text without it.
+    the end.
     """
 
     kind: Literal["lines"] = "lines"
@@ -21,9 +21,9 @@ class Lines(SpanStrategy):
     def draw(self, view: TextView, draws: Draws) -> Span | None:
         starts = view.line_starts
         total = len(starts) - 1
-        if total < 1:
+        if total < self.length.least:
             return None
-        count = min(self.length.draw(draws), total)
+        count = self.length.draw(draws, total)
         first = draws.integer(0, total - count + 1)
         start, end = int(starts[first]), int(starts[first + count])
         return start, max(start, view.last_not(b"\r\n", end) + 1)

@@ -17,9 +17,10 @@ class SizedSpan(SpanStrategy):
     """Law of the middle's length in tokens of the document."""
 
     def draw(self, view: TextView, draws: Draws) -> Span | None:
-        if view.size == 0:
+        found = draw_start(view, draws, self.length)
+        if found is None:
             return None
-        start, last = draw_start(view, draws, self.length)
+        start, last = found
         low = max(start, int(view.token_offsets[last - 1]))
         end = view.align(draws.integer(low + 1, int(view.token_offsets[last]) + 1))
         # A step back to a character boundary may have emptied a one-character middle: take the whole character.

@@ -5,7 +5,7 @@ from typing import Literal
 from inlay.fim.draws import Draws
 from inlay.fim.length import lengths
 from inlay.fim.lengths.log_uniform import LogUniform
-from inlay.fim.span import Span, SpanStrategy, TextView, strategies
+from inlay.fim.span import Span, SpanStrategy, TextView, room_for, strategies
 
 
 @strategies.register
@@ -21,11 +21,12 @@ class TokenCuts(SpanStrategy):
     """Law of the middle's length in tokens of the document."""
 
     def draw(self, view: TextView, draws: Draws) -> Span | None:
-        count = len(view.tokens)
-        if view.size == 0:
+        room = room_for(view)
+        if view.size == 0 or self.length.least > room:
             return None
-        first = draws.integer(0, count)
-        last = min(first + self.length.draw(draws), count)
+        length = self.length.draw(draws, room)
+        first = draws.integer(0, len(view.tokens) - length + 1)
+        last = first + length
         offsets = view.token_offsets
         while (start := int(offsets[first])) != view.align(start):
             first -= 1

@@ -17,8 +17,9 @@ class TokenSpan(SpanStrategy):
     """Law of the middle's length in tokens of the document."""
 
     def draw(self, view: TextView, draws: Draws) -> Span | None:
-        if view.size == 0:
+        found = draw_start(view, draws, self.length)
+        if found is None:
             return None
-        start, last = draw_start(view, draws, self.length)
+        start, last = found
         # A token may end inside a character; the cut may not.
         return start, view.align_up(int(view.token_offsets[last]))

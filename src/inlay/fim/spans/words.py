@@ -18,8 +18,8 @@ class WordSpan(SpanStrategy):
 
     def draw(self, view: TextView, draws: Draws) -> Span | None:
         total = view.word_count
-        if total == 0:
+        if total < self.length.least:
             return None
-        count = min(self.length.draw(draws), total)
+        count = self.length.draw(draws, total)
         first = draws.integer(0, total - count + 1)
         return view.word(first)[0], view.word(first + count - 1)[1]
