@@ -406,9 +406,11 @@ def test_a_warmup_as_long_as_the_run_is_told(stages: tuple[dict[str, Any], ...])
         shown = " ".join(plan_text(made, Plan(made)).split())
         assert (f"warmup 20 steps, and the run has {total}" in shown) == told
     # The steps of a time budget are found later, and told then.
-    minutes = config(NOWHERE, stages=stages, train={"minutes": 1.0}, schedule={"kind": "wsd", "warmup_steps": 20})
-    assert "never falls" not in plan_text(minutes, Plan(minutes))
-    assert "never falls" in plan_text(minutes, Plan(minutes).planned(12))
+    minutes = config(
+        NOWHERE, stages=stages, train={"steps": None, "minutes": 1.0}, schedule={"kind": "wsd", "warmup_steps": 20}
+    )
+    assert "never fall;" not in plan_text(minutes, Plan(minutes))
+    assert "never fall;" in " ".join(plan_text(minutes, Plan(minutes).planned(12)).split())
 
 
 def test_a_store_without_syntax_is_told_where_syntax_is_to_be_cut(tmp_path: Path) -> None:

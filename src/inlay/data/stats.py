@@ -146,8 +146,7 @@ def print_stats(store: str, as_json: bool, overrides: list[str] | None = None) -
             f"\na middle has {found['middle_mean']:.1f} tokens in the mean, {low} / {middle} / {high} at"
             f" {' / '.join(f'{part:.0%}' for part in QUANTILES)};\n"
             f"{found['middles_without_context']:.1%} of them are a whole piece"
-            " (a law of lengths holds up to the room of a piece)",
-            soft_wrap=True,
+            " (laws of lengths hold up to the room of a piece)",
         )
     top = max(found["middle_tokens"].values())
     console.print("\nmiddles by length in tokens")

@@ -224,13 +224,13 @@ def _stage_table(rows: list[StageRow]) -> "Table":
 
 def _schedule_lines(config: TrainRun, plan: Plan) -> list[str]:
     schedule = config.schedule
-    if plan.total_steps is not None and plan.total_steps <= schedule.warmup_steps:
-        return [
-            f"warmup {schedule.warmup_steps:,} steps, and the run has {plan.total_steps:,}: the rate does not pass its"
-            f" peak and never falls; give less (schedule.warmup_steps={plan.total_steps // 10}) or train longer"
-        ]
     warmup = f"warmup {schedule.warmup_steps:,} steps, " if schedule.warmup_steps else ""
-    if schedule.stable >= 1.0:
+    if plan.total_steps is not None and plan.total_steps <= schedule.warmup_steps:
+        rest = (
+            f"and the run has {plan.total_steps:,}: its rates rise to the last and never fall; give fewer"
+            f" (schedule.warmup_steps={plan.total_steps // 10}) or train longer"
+        )
+    elif schedule.stable >= 1.0:
         rest = "then the peak until the end" if warmup else "the peak from first to last step"
     elif plan.total_steps is not None:
         begins = f"from step {plan.cooldown:,} on " if plan.cooldown is not None else ""
