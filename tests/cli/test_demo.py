@@ -117,6 +117,16 @@ def test_the_first_screen_says_what_will_happen() -> None:
     assert "note" not in "\n".join(screens.first_screen("runs/demo", "CODE", None, None, []))
 
 
+def test_a_missing_compiler_is_said_in_a_short_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from inlay.train import compiler
+
+    monkeypatch.setattr(compiler.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(compiler, "why_not_compiled", lambda device: f"no C++ compiler ({'details ' * 20})")
+    assert compiler.why_slow() == "no C++ compiler: it works, about a third slower"
+    monkeypatch.setattr(compiler, "why_not_compiled", lambda device: None)
+    assert compiler.why_slow() is None
+
+
 # ---- what a second demo does -----------------------------------------------------------------------------------------
 
 

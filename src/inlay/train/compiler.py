@@ -24,7 +24,8 @@ def why_not_compiled(device: torch.device) -> str | None:
 def why_slow() -> str | None:
     """What this machine lacks to train as fast as it could, in a line; None when nothing."""
     reason = None if torch.cuda.is_available() else why_not_compiled(torch.device("cpu"))
-    return None if reason is None else f"{reason}: it works, about a third slower"
+    # Training says the details again; here a line must fit.
+    return None if reason is None else f"{reason.partition(' (')[0]}: it works, about a third slower"
 
 
 def _has_triton() -> bool:
