@@ -93,6 +93,7 @@ class Options(Config):
     """Stands for CompleteConfig."""
 
     max_tokens: int = 64
+    best_of: int = 1
 
 
 @pytest.fixture
@@ -100,8 +101,8 @@ def completing(calls: Callable[..., Any]) -> list[Any]:
     text = "né\r\n\tx"
     return calls(
         "inlay.infer.complete",
-        "complete",
-        result=SimpleNamespace(text=text, to_dict=lambda: {"text": text, "stopped": "eot"}),
+        "candidates",
+        result=([SimpleNamespace(text=text, to_dict=lambda: {"text": text, "stopped": "eot"})], 0),
         CompleteConfig=Options,
     )
 
@@ -118,6 +119,12 @@ def test_prints_the_insertion_alone(inlay: Callable[..., Any], completing: list[
     assert inlay("complete", "run", "--file", str(file), "--at", "9:9").status == 2
     outcome = inlay("complete", "run", "--file", str(file), "--at", "1:1", "max_token=8")
     assert outcome.err == "inlay: unknown key 'max_token' (max_token=8); did you mean 'max_tokens'?\n"
+    outcome = inlay("complete", "run", "--file", str(file), "--at", "1:1", "best_off=4")
+    assert outcome.err == "inlay: unknown key 'best_off' (best_off=4); did you mean 'best_of'?\n"
+    outcome = inlay("complete", "run", "--file", str(file), "--at", "1:1", "zzzz=4")
+    assert outcome.err == "inlay: unknown key 'zzzz' (zzzz=4); allowed here: best_of, max_tokens\n"  # of no other verb
+    outcome = inlay("complete", "run", "--file", str(file), "--at", "2:2", "best_of=2", "--json")
+    assert json.loads(outcome.out)["candidates"] == [{"text": "né\r\n\tx", "stopped": "eot"}]
 
 
 def test_standard_input(inlay: Callable[..., Any], completing: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

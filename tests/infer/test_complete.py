@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 from tests.tiny_run import SENTENCES, tiny_opened, tiny_tokenizer, write_run
 
-from inlay.config import BadInput
+from inlay.config import BadInput, ConfigError, validate
+from inlay.infer.best_of import best_of
 from inlay.infer.complete import CompleteConfig, Completer, complete
 from inlay.infer.engine import Engine
 from inlay.infer.healing import NO_START, take_back
@@ -118,3 +119,23 @@ def test_samples_fit_the_shortest_rows(length: int) -> None:
     )
     (sample,) = infill_samples(Engine(opened), [gap])
     assert sample["stopped"] in ("eot", "sentinel", "limit")
+
+
+def test_best_of_n_is_the_rule_of_the_evaluation_over_samples_that_differ(opened: Opened) -> None:
+    config = CompleteConfig(max_tokens=6, temperature=1.5, best_of=6, seed=3)
+    found = Completer(opened).candidates(*SENTENCES[:2], config)
+    assert len({one.text for one in found}) > 1
+    best = Completer(opened).complete(*SENTENCES[:2], config)
+    assert best.text == found[best_of(found)].text
+    # The same seed gives the same samples, and the first is that of a single one.
+    again = Completer(opened).candidates(*SENTENCES[:2], config)
+    assert [one.text for one in again] == [one.text for one in found]
+    single = Completer(opened).complete(*SENTENCES[:2], config.model_copy(update={"best_of": 1}))
+    assert single.text == found[0].text
+    places = found[0].tokens + (found[0].stopped == "eot")
+    assert found[0].to_dict()["mean_logprob"] == pytest.approx(found[0].logprob / places)
+
+
+def test_best_of_n_without_a_temperature_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"best_of 4 with temperature 0 .*such as temperature=0\.8"):
+        validate(CompleteConfig, {"best_of": 4})

@@ -38,7 +38,8 @@ def complete(
     target
         A run directory, a checkpoint, or a Hugging Face folder.
     overrides
-        Options as key=value: max_tokens=32, order=psm, temperature=0.4, family=starcoder2 ...
+        Options as key=value: max_tokens=32, order=psm, temperature=0.4, family=starcoder2 ...; best_of=4
+        temperature=0.8 takes four samples and prints the best (--json shows all).
     file
         The file that the cursor is in.
     at
@@ -54,13 +55,17 @@ def complete(
 
     from inlay.config import validate
     from inlay.config.compose import apply_overrides
-    from inlay.infer.complete import CompleteConfig
-    from inlay.infer.complete import complete as run_complete
+    from inlay.infer.complete import CompleteConfig, candidates
 
     options = apply_overrides(CompleteConfig().to_dict(), overrides)
     config = validate(CompleteConfig, options, where="command line")
-    completion = run_complete(target, prefix, suffix, config)
-    text = json.dumps(completion.to_dict()) + "\n" if as_json else completion.text
+    found, best = candidates(target, prefix, suffix, config)
+    completion = found[best]
+    if as_json:
+        others = {"best": best, "candidates": [one.to_dict() for one in found]} if config.best_of > 1 else {}
+        text = json.dumps({**completion.to_dict(), **others}) + "\n"
+    else:
+        text = completion.text
     # Bytes, so that no newline is translated and no console encoding refuses a character.
     sys.stdout.buffer.write(text.encode("utf-8"))
     sys.stdout.buffer.flush()

@@ -67,7 +67,8 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str], *, module
         return result
     overridden: list[tuple[str, Override]] = []
     with initialize_config_module(module, version_base="1.3"):
-        groups = _groups(module)
+        # Only what stands in this file can be swapped, and is worth naming.
+        groups = {group: choices for group, choices in _groups(module).items() if group.split("/")[0] in result}
         for text in overrides:
             at = {group.replace("/", "."): group for group in groups}
             _, override = _as_choice(*_parse(text), groups, at)

@@ -17,7 +17,6 @@ from typing import Any, Literal
 from inlay.config import BadInput, InlayError
 from inlay.config.run_dir import RunDir
 from inlay.evaluate.answer import Answer
-from inlay.evaluate.best_of import best_of
 from inlay.evaluate.cache import cached_answers, cached_losses, cached_outcomes
 from inlay.evaluate.evaluation_items import item_of, write
 from inlay.evaluate.gold import score_gold
@@ -33,6 +32,7 @@ from inlay.evaluate.subject import GREEDY, Decoding, Subject
 from inlay.evaluate.subjects.local import LocalSubject
 from inlay.evaluate.subjects.open import open_subject
 from inlay.evaluate.task import Example, Examples, Place, TaskConfig, tasks
+from inlay.infer.best_of import best_of
 from inlay.infer.open import DtypeName, Opened
 from inlay.infer.run_stores import MainStore, main_store
 from inlay.text.progress import NoProgress, Progress

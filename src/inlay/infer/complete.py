@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from inlay.config import validate
 from inlay.fim.family import Order
+from inlay.infer.best_of import Rank, best_of
 from inlay.infer.engine import Engine, Stopped
 from inlay.infer.healing import NO_START, take_back
 from inlay.infer.open import DtypeName, Opened, open_model
@@ -33,6 +34,11 @@ class CompleteConfig(SamplingConfig):
     """Token healing: where the cursor stands inside a word, its tokens are taken back and completed as one."""
     infill_sampler: bool = False
     """Chooses and ends as llama.cpp's infill sampler does, which wants top_k (else 40) and top_p (else 0.9)."""
+    best_of: int = Field(1, ge=1, le=64)
+    """Samples to take, of which the best is handed out, by the rule of the evaluation's best of n; more than one wants
+    a temperature."""
+    rank: Rank = "mean"
+    """What is best among samples that ended alike: the mean log-probability per token, or the total."""
     deadline_seconds: float | None = Field(None, gt=0.0)
     """Time after which the completion ends with what it has; None waits."""
     dtype: DtypeName = "float32"
@@ -41,6 +47,15 @@ class CompleteConfig(SamplingConfig):
     """FIM format of a Hugging Face folder whose tokenizer does not tell; None finds it."""
     sequence_length: int | None = Field(None, ge=1)
     """Context of a Hugging Face folder; None takes its own, at most 4096."""
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> "CompleteConfig":
+        if self.best_of > 1 and self.temperature == 0.0:
+            raise ValueError(
+                f"best_of {self.best_of} with temperature 0 would be {self.best_of} times the same text: give a"
+                " temperature, such as temperature=0.8"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +79,14 @@ class Completion:
     trimmed: bool
     """Whether the far ends of the surroundings did not fit."""
 
+    @property
+    def mean_logprob(self) -> float:
+        """`logprob` per token, the terminator counted where it ended there."""
+        return self.logprob / max(1, self.tokens + (self.stopped == "eot"))
+
     def to_dict(self) -> dict[str, Any]:
         """The completion as plain JSON types."""
-        return asdict(self)
+        return {**asdict(self), "mean_logprob": self.mean_logprob}
 
 
 class Completer:
@@ -77,8 +97,17 @@ class Completer:
         self._session = Session(Engine(opened))
 
     def complete(self, prefix: str, suffix: str, config: CompleteConfig | None = None) -> Completion:
-        """The insertion between `prefix` and `suffix`. Raises BadInput when the budget leaves no room for a prompt."""
+        """The insertion between `prefix` and `suffix`: the best of `config.best_of`. Raises BadInput when the budget
+        leaves no room for a prompt."""
         config = config or CompleteConfig()
+        found = self.candidates(prefix, suffix, config)
+        return found[best_of(found, config.rank)]
+
+    def candidates(self, prefix: str, suffix: str, config: CompleteConfig) -> list[Completion]:
+        """`config.best_of` samples in the order of their draws. Raises BadInput as `complete` does."""
+        return [self._sample(prefix, suffix, config, key) for key in range(config.best_of)]
+
+    def _sample(self, prefix: str, suffix: str, config: CompleteConfig, key: int) -> Completion:
         started = time.monotonic()
         fim_format = self.opened.fim_format
         room = self.opened.sequence_length - config.max_tokens - fim_format.OVERHEAD
@@ -97,6 +126,7 @@ class Completer:
             deadline=None if config.deadline_seconds is None else started + config.deadline_seconds,
             start=start,
             infill_sampler=config.infill_sampler,
+            key=key,
         )
         generation = result.generation
         return Completion(
@@ -113,6 +143,13 @@ class Completer:
         )
 
 
+def candidates(target: str | Path, prefix: str, suffix: str, config: CompleteConfig) -> tuple[list[Completion], int]:
+    """Opens `target` and takes `config.best_of` samples; they, and the index of the best. Errors as of `complete`."""
+    opened = open_model(target, dtype=config.dtype, family=config.family, sequence_length=config.sequence_length)
+    found = Completer(opened).candidates(prefix, suffix, config)
+    return found, best_of(found, config.rank)
+
+
 def complete(
     target: str | Path, prefix: str, suffix: str, config: CompleteConfig | None = None, **options: Any
 ) -> Completion:
@@ -123,5 +160,5 @@ def complete(
     """
     merged = {**(config or CompleteConfig()).to_dict(), **options}
     checked = validate(CompleteConfig, merged, where="complete")
-    opened = open_model(target, dtype=checked.dtype, family=checked.family, sequence_length=checked.sequence_length)
-    return Completer(opened).complete(prefix, suffix, checked)
+    found, best = candidates(target, prefix, suffix, checked)
+    return found[best]

@@ -244,10 +244,13 @@ class Engine:
         deadline: float | None,
         start: Start = NO_START,
         infill_sampler: bool = False,
+        key: int = 0,
     ) -> Generation:
-        """The completion of a one-row cache whose last logits are `logits` [1, V]. Its tokens are left in the cache."""
+        """The completion of a one-row cache whose last logits are `logits` [1, V]. Its tokens are left in the cache.
+
+        `key` names the draws: another one is another sample."""
         with torch.inference_mode():
-            rows = [Row(0, start=start)]
+            rows = [Row(0, key, start=start)]
             ((_, made),) = self._decode(cache, logits, rows, max_tokens, sampling, deadline, infill_sampler)
         return made
 

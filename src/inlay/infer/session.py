@@ -42,8 +42,10 @@ class Session:
         deadline: float | None = None,
         start: Start = NO_START,
         infill_sampler: bool = False,
+        key: int = 0,
     ) -> SessionResult:
-        """Completes `prompt`. Arguments and errors are those of `Engine.stream`, for one prompt."""
+        """Completes `prompt`. Arguments and errors are those of `Engine.stream`, for one prompt; another `key` draws
+        another sample."""
         self.engine.check([prompt], max_tokens, [start])
         ids = [int(token) for token in prompt]
         # The last token is always computed: its logits are what the first new token is chosen from.
@@ -55,7 +57,7 @@ class Session:
             kept = int(self._cache.truncate(torch.tensor([kept], device=self._cache.lengths.device))[0])
             logits = self.engine.prefill(self._cache, [ids[kept:]])
         generation = self.engine.continue_row(
-            self._cache, logits, max_tokens, sampling, deadline, start, infill_sampler
+            self._cache, logits, max_tokens, sampling, deadline, start, infill_sampler, key
         )
         self._ids = [*ids, *generation.ids][: int(self._cache.lengths[0])]
         return SessionResult(generation, reused=kept, computed=len(ids) - kept)

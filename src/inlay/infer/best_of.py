@@ -6,15 +6,33 @@ per token (the terminator counted) or in total. It refuses answers without log-p
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 from inlay.config import BadInput
-from inlay.evaluate.answer import Answer
 
 Rank = Literal["mean", "total"]
 
 
-def best_of(answers: Sequence[Answer], rank: Rank = "mean") -> int:
+class Ranked(Protocol):
+    """What the rule looks at, of an answer in an evaluation and of a completion alike."""
+
+    @property
+    def stopped(self) -> str:
+        """Why it ended; `eot` for its terminator."""
+        ...
+
+    @property
+    def logprob(self) -> float | None:
+        """Of the text, and of the terminator where it ended there."""
+        ...
+
+    @property
+    def mean_logprob(self) -> float | None:
+        """`logprob` per token, the terminator counted where it ended there."""
+        ...
+
+
+def best_of(answers: Sequence[Ranked], rank: Rank = "mean") -> int:
     """The index of the answer to hand out. Equal ones: the first.
 
     Raises BadInput when an answer that is to be ranked has no log-probability, ValueError without answers.
@@ -32,13 +50,13 @@ def best_of(answers: Sequence[Answer], rank: Rank = "mean") -> int:
     return kept[scores.index(max(scores))]
 
 
-def can_rank(answers: Sequence[Sequence[Answer]]) -> bool:
+def can_rank(answers: Sequence[Sequence[Ranked]]) -> bool:
     """Whether `best_of` can choose everywhere: each gap has several answers, and all of them log-probabilities."""
     return bool(answers) and all(
         len(found) > 1 and all(answer.mean_logprob is not None for answer in found) for found in answers
     )
 
 
-def share_without_end(answers: Sequence[Sequence[Answer]]) -> float:
+def share_without_end(answers: Sequence[Sequence[Ranked]]) -> float:
     """The share of gaps of which no answer ended with its terminator; 0 without gaps."""
     return sum(all(answer.stopped != "eot" for answer in found) for found in answers) / max(1, len(answers))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from inlay.config import BadInput
 from inlay.evaluate.answer import Answer
-from inlay.evaluate.best_of import best_of, can_rank, share_without_end
+from inlay.infer.best_of import best_of, can_rank, share_without_end
 
 
 def answer(stopped: str, logprob: float | None, tokens: int = 3) -> Answer:
