@@ -38,6 +38,8 @@ def test_every_family_has_every_size() -> None:
         ("tail-1b", 1_241_583_616 - 8 * (2 * 2048 * 512 + 64)),
         # A convolution has 4 d² + 3 d where attention has 2 d² + 2 d d/4 + 2 gains of 64.
         ("lfm2-1b", 1_241_583_616 + 10 * (4 * 2048**2 + 3 * 2048 - 2 * 2048**2 - 2 * 2048 * 512 - 128)),
+        # The larger one of seed 001: networks of 11,264 in place of 8,192, in all 16 layers.
+        ("lfm2-1.6b", 1_304_558_336 + 16 * 3 * 2048 * (11_264 - 8_192)),
     ],
 )
 def test_exact_sizes_at_a_vocabulary_of_2_to_the_17(name: str, parameters: int) -> None:
