@@ -39,9 +39,13 @@ def training(calls: Callable[..., Any], stand_in: Callable[..., None], monkeypat
     return calls("inlay.train.run", "train", "resume", result=RunDir(Path("runs/x")))
 
 
+NOT_CHOSEN = {"model_chosen": False}
+"""What `train` is told when no model is named on the line."""
+
+
 def test_train_composes_and_takes_out_aside(inlay: Callable[..., Any], training: list[Any]) -> None:
     assert inlay("train", "seed=3", "out=there") == (0, "runs/x\n", "")
-    assert training == [(Run(seed=3, data=Inner(path="train")), "there")]
+    assert training == [(Run(seed=3, data=Inner(path="train")), "there", NOT_CHOSEN)]
 
 
 def test_train_from_a_file(inlay: Callable[..., Any], training: list[Any], tmp_path: Path) -> None:
@@ -49,7 +53,7 @@ def test_train_from_a_file(inlay: Callable[..., Any], training: list[Any], tmp_p
     run = RunDir.create(tmp_path / "run", config)
     assert inlay("train", "--config", str(run.config_file)).status == 0
     assert inlay("train", "--config", str(run.config_file), "seed=8").status == 0
-    assert training == [(config, None), (Run(seed=8, data=Inner(path="store")), None)]
+    assert training == [(config, None, NOT_CHOSEN), (Run(seed=8, data=Inner(path="store")), None, NOT_CHOSEN)]
     outcome = inlay("train", "--config", str(run.config_file), "sead=8")
     assert (outcome.status, outcome.err) == (2, "inlay: unknown key 'sead' (sead=8); did you mean 'seed'?\n")
     run.config_file.write_text("seed: 1\nsead: 2\ndata: {path: x}\n")
