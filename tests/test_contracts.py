@@ -6,16 +6,18 @@ A new kind or a new YAML file is under these rules at once, without a line here.
 import importlib
 import pkgutil
 import re
+import types
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import annotated_types
 import pytest
 import yaml
 
 import inlay
-from inlay.config import Config, ConfigError, Registry, validate
+from inlay.config import Config, ConfigError, Count, Registry, validate
 from inlay.config.compose import compose, compose_choice, list_groups, places
 from inlay.config.yaml_file import load_yaml
 
@@ -155,6 +157,49 @@ def test_each_registry_keeps_its_members_to_the_contract() -> None:
         package = importlib.import_module(registry.package)
         for module in pkgutil.iter_modules(package.__path__, f"{registry.package}."):
             assert module.name in modules_with_member, f"{module.name} registers no {sort}"
+
+
+UNBOUNDED = {
+    # A run's own record: a number of the file, not of a person.
+    ("inlay.data.inspect", "LengthOptions"), ("inlay.data.inspect", "PieceOptions"),
+    ("inlay.data.inspect", "RowOptions"),
+    # Values for the keys of other configurations, which are bounded there.
+    ("inlay.train.searches.grid", "Grid"), ("inlay.train.searches.optuna", "OptunaSearch"),
+    ("inlay.model.sharing", "ExplicitSharing"),
+}  # fmt: skip
+"""Classes whose numbers have no bounds, and why."""
+
+
+def unbounded(annotation: Any, metadata: tuple[Any, ...]) -> bool:
+    """Whether an annotation lets in an int or float without an upper or a lower bound."""
+    if get_origin(annotation) is Annotated:
+        inner, *more = get_args(annotation)
+        flat = [part for one in more for part in (getattr(one, "metadata", None) or [one])]
+        return unbounded(inner, (*metadata, *flat))
+    if annotation in (int, float):
+        upper = any(isinstance(part, annotated_types.Le | annotated_types.Lt) for part in metadata)
+        lower = any(isinstance(part, annotated_types.Ge | annotated_types.Gt) for part in metadata)
+        return not (upper and lower)
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return False
+    if origin in (Union, types.UnionType):
+        return any(unbounded(one, metadata) for one in arguments)
+    return any(unbounded(one, ()) for one in arguments)
+
+
+def test_every_number_of_a_configuration_has_bounds() -> None:
+    """A number that is too large by a slip of a key must be an error, not an hour of silence or all memory."""
+    found = {
+        f"{cls.__module__}.{cls.__name__}.{name}"
+        for cls in schemas()
+        for name, field in cls.model_fields.items()
+        if unbounded(field.annotation, tuple(field.metadata)) and (cls.__module__, cls.__name__) not in UNBOUNDED
+    }
+    assert sorted(found) == []
+    assert unbounded(int, ())
+    assert unbounded(dict[str, tuple[float, ...]], ())
+    assert not unbounded(Count, ())
 
 
 def test_a_group_of_kinds_offers_every_kind() -> None:

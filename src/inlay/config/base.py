@@ -10,9 +10,17 @@ import types
 import typing
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from inlay.config.errors import ConfigError
+
+Count = typing.Annotated[int, Field(ge=0, le=10_000_000)]
+"""How many of something; every number of a configuration has an upper bound (tests/test_contracts.py)."""
+Share = typing.Annotated[float, Field(ge=0.0, le=1e9)]
+"""A part of a whole, before the parts are divided by their sum."""
+Beta = typing.Annotated[float, Field(ge=0.0, lt=1.0)]
+"""How much of a running mean each step keeps."""
+Seed = typing.Annotated[int, Field(ge=0, le=(1 << 63) - 1)]
 
 C = TypeVar("C", bound="Config")
 

@@ -33,7 +33,7 @@ class SourceConfig(Config):
     content: Literal["code", "english"] = "code"
     """What it holds. English is trained left to right and in pieces as long as a row: it is there so that code follows
     comments, prose has no syntax to cut by, and nobody asks for the middle of it."""
-    max_epochs: float | None = Field(4.0, gt=0.0)
+    max_epochs: float | None = Field(4.0, gt=0.0, le=1e6)
     """How often it may be read at most; null for as often as it takes. Four times is as good as new text, about
     (2305.16264, section 5)."""
     fim_rate: float | None = Field(None, ge=0.0, le=1.0)
@@ -47,9 +47,9 @@ class DataConfig(Config):
     """Token store that `inlay prepare` wrote."""
     sources: dict[str, SourceConfig] = Field({})
     """Several stores by a name of your choice, in a mixture (`data=mixture`)."""
-    workers: int = Field(0, ge=0)
+    workers: int = Field(0, ge=0, le=1024)
     """Processes that make rows ahead of time; 0 makes them in line (about 1 % of a step on a CPU)."""
-    shortest_piece: int | None = Field(24, ge=8)
+    shortest_piece: int | None = Field(24, ge=8, le=1 << 24)
     """Documents are chunked into pieces of log-uniform length from so many tokens to a whole row. null fills rows with
     the longest pieces: for left-to-right training only, because FIM examples that all have one length tell the model
     how long the middle is (it then stops at the row's end, wherever the gap is: LOG.md, 2026-11-21). No effect at

@@ -32,21 +32,21 @@ from inlay.text.tokenizer import Tokenizer
 class SourceState(Config):
     """Where one source of a mixture stands: its next row, and how many rows of a period are its own."""
 
-    epoch: int = Field(0, ge=0)
-    row: int = Field(0, ge=0)
-    quota: int = Field(0, ge=0)
+    epoch: int = Field(0, ge=0, le=1 << 62)
+    row: int = Field(0, ge=0, le=1 << 62)
+    quota: int = Field(0, ge=0, le=1 << 62)
 
 
 class LoaderState(Config):
     """Where the stream stands: the next row to be read, and the store it is read from."""
 
-    epoch: int = Field(0, ge=0)
+    epoch: int = Field(0, ge=0, le=1 << 62)
     """Of a mixture always 0: its sources have their own."""
-    row: int = Field(0, ge=0)
+    row: int = Field(0, ge=0, le=1 << 62)
     """Of a mixture the rows since its shares were fixed."""
     store: str = ""
     """Hash of the store's manifest, or of all stores of a mixture; resuming on another one is refused."""
-    length: int = Field(0, ge=0)
+    length: int = Field(0, ge=0, le=1 << 62)
     """Slots of the rows that were read; 0 before the first."""
     sources: dict[str, SourceState] = Field({})
     """Of a mixture: where each source stands."""

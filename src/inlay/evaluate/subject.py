@@ -21,7 +21,7 @@ from inlay.text.tokenizer import Tokenizer
 class Decoding(SamplingConfig):
     """How answers are made. Temperature 0 is greedy."""
 
-    samples: int = Field(1, ge=1)
+    samples: int = Field(1, ge=1, le=10_000)
     """Answers to each gap; more than one wants a temperature above 0."""
     rank: Literal["mean", "total"] = "mean"
     """How best-of-n ranks the answers that ended by themselves: by log-probability per token, or in total."""

@@ -139,7 +139,7 @@ class TaskConfig(Config):
     """Where the benchmark was published."""
 
     kind: str
-    max_tokens: int = Field(64, ge=1)
+    max_tokens: int = Field(64, ge=1, le=1 << 24)
     """Token budget of every completion, one constant for the whole list: derived from an item it would hide overrun."""
 
     @abstractmethod

@@ -207,7 +207,7 @@ class SpanStrategy(Config):
     """It cuts by syntax nodes, and draws None from a text without them: what `instead` draws takes its place there."""
 
     kind: str
-    weight: float = Field(1.0, ge=0.0)
+    weight: float = Field(1.0, ge=0.0, le=1e9)
     """Relative share of examples that this strategy cuts."""
 
     @abstractmethod

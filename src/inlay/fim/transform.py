@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from inlay.config import Config
+from inlay.config import Config, Share
 from inlay.fim.draws import Draws
 from inlay.fim.example import FimTokens, Header, Hints, Ids, Region
 from inlay.fim.family import Order
@@ -32,15 +32,15 @@ Level = Literal["context", "document", "repository"]
 class LossWeights(Config):
     """Training weight of each region's tokens, as targets. All ones is the pretraining default (all tokens)."""
 
-    text: float = Field(1.0, ge=0.0)
+    text: float = Field(1.0, ge=0.0, le=1e6)
     """Left-to-right text."""
-    prefix: float = Field(1.0, ge=0.0)
-    suffix: float = Field(1.0, ge=0.0)
-    middle: float = Field(1.0, ge=0.0)
-    sentinel: float = Field(1.0, ge=0.0)
-    terminator: float = Field(1.0, ge=0.0)
-    hint: float = Field(1.0, ge=0.0)
-    header: float = Field(1.0, ge=0.0)
+    prefix: float = Field(1.0, ge=0.0, le=1e6)
+    suffix: float = Field(1.0, ge=0.0, le=1e6)
+    middle: float = Field(1.0, ge=0.0, le=1e6)
+    sentinel: float = Field(1.0, ge=0.0, le=1e6)
+    terminator: float = Field(1.0, ge=0.0, le=1e6)
+    hint: float = Field(1.0, ge=0.0, le=1e6)
+    header: float = Field(1.0, ge=0.0, le=1e6)
 
     def table(self) -> np.ndarray:
         """[9] float32, indexed by Region; padding is never trained."""
@@ -70,7 +70,7 @@ class FimConfig(Config):
     with other files of its repository."""
     served_names: float = Field(0.1, ge=0.0, le=1.0)
     """Share of examples at repository level with the names that llama.cpp fills in, `myproject` and `filename`."""
-    orders: dict[Order, float] = Field({"psm": 0.5, "spm": 0.5})
+    orders: dict[Order, Share] = Field({"psm": 0.5, "spm": 0.5})
     """Shares of the orders among FIM examples."""
     spans: dict[str, strategies.union()] = Field({"sized": SizedSpan()})  # type: ignore[valid-type]
     """Span strategies by a name of your choice, each with a `kind` and a `weight`."""

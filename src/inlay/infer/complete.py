@@ -28,7 +28,7 @@ class CompleteConfig(SamplingConfig):
     order: Order | None = None
     """Layout of the prompt; None takes spm where the model was trained in it (it makes keystrokes cheap), else the
     first order it was trained in."""
-    max_tokens: int = Field(64, ge=1)
+    max_tokens: int = Field(64, ge=1, le=1 << 24)
     """Budget of text tokens; a completion that reaches it says so in `stopped`."""
     heal: bool = False
     """Token healing: where the cursor stands inside a word, its tokens are taken back and completed as one."""
@@ -39,13 +39,13 @@ class CompleteConfig(SamplingConfig):
     a temperature."""
     rank: Rank = "mean"
     """What is best among samples that ended alike: the mean log-probability per token, or the total."""
-    deadline_seconds: float | None = Field(None, gt=0.0)
+    deadline_seconds: float | None = Field(None, gt=0.0, le=86400.0)
     """Time after which the completion ends with what it has; None waits."""
     dtype: DtypeName = "float32"
     """Number format of the weights: float32, bfloat16, or auto."""
     family: str | None = None
     """FIM format of a Hugging Face folder whose tokenizer does not tell; None finds it."""
-    sequence_length: int | None = Field(None, ge=1)
+    sequence_length: int | None = Field(None, ge=1, le=1 << 24)
     """Context of a Hugging Face folder; None takes its own, at most 4096."""
 
     @model_validator(mode="after")

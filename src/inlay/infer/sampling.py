@@ -17,13 +17,13 @@ from inlay.fim.draws import Draws
 class SamplingConfig(Config):
     """How tokens are chosen. Temperature 0 is greedy, and then the other options have no effect."""
 
-    temperature: float = Field(0.0, ge=0.0)
+    temperature: float = Field(0.0, ge=0.0, le=1000.0)
     """0 takes the likeliest token; 1 samples from the model's own distribution."""
-    top_k: int | None = Field(None, ge=1)
+    top_k: int | None = Field(None, ge=1, le=1 << 24)
     """Sample among this many likeliest tokens only."""
     top_p: float | None = Field(None, gt=0.0, le=1.0)
     """Sample among the likeliest tokens that together hold this probability only (nucleus sampling, 1904.09751)."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, le=(1 << 63) - 1)
     """Key of every draw."""
 
 

@@ -20,22 +20,22 @@ class BlockConfig(Config):
 class MTPConfig(Config):
     """Multi-token prediction: one more block predicts the token after the next (2412.19437, section 2.2)."""
 
-    weight: float = Field(0.1, gt=0.0)
+    weight: float = Field(0.1, gt=0.0, le=1000.0)
     """Of its loss, beside 1 for the next token's."""
 
 
 class HorizonConfig(Config):
     """Horizon-length prediction (2410.03103): at each token of a middle, the share of it that is still to come."""
 
-    weight: float = Field(0.1, gt=0.0)
+    weight: float = Field(0.1, gt=0.0, le=1000.0)
 
 
 class ModelConfig(Config):
     """A decoder. The vocabulary comes from the tokenizer of the store."""
 
-    width: int = Field(ge=1)
+    width: int = Field(ge=1, le=1 << 20)
     """Channels of the residual stream (d)."""
-    layers: int = Field(ge=1)
+    layers: int = Field(ge=1, le=4096)
     blocks: dict[str, BlockConfig]
     """Blocks by a name of your choice."""
     pattern: tuple[str, ...] = Field(min_length=1)
@@ -44,18 +44,18 @@ class ModelConfig(Config):
     """Which layers read the K/V of an earlier one."""
     norm: Literal["rms", "layer"] = "rms"
     """`layer` is LayerNorm with bias, for imported models (StarCoder2)."""
-    norm_eps: float = Field(1e-6, gt=0.0)
+    norm_eps: float = Field(1e-6, gt=0.0, le=1.0)
     tie_embeddings: bool = True
     """One matrix for the input embedding and the output head."""
-    head_softcap: float | None = Field(None, gt=0.0)
+    head_softcap: float | None = Field(None, gt=0.0, le=1e6)
     """Caps logits smoothly: cap tanh(logit / cap) (Gemma 2); null does not."""
     document_masks: bool = True
     """No token sees another document of its row. false is the ablation of seed 001: plainly causal rows."""
     mtp: MTPConfig | None = None
     horizon: HorizonConfig | None = None
-    init_std: float = Field(0.02, gt=0.0)
+    init_std: float = Field(0.02, gt=0.0, le=1000.0)
     """Standard deviation of inner projections; those into the residual stream take init_std / sqrt(2 layers)."""
-    embedding_std: float = Field(0.02, gt=0.0)
+    embedding_std: float = Field(0.02, gt=0.0, le=1000.0)
 
     @model_validator(mode="after")
     def _fits(self) -> "ModelConfig":

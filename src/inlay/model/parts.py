@@ -67,10 +67,10 @@ class RopeScaling(Config):
     between (the rule of the Llama 3.1 release)."""
 
     kind: Literal["linear", "llama3"]
-    factor: float = Field(ge=1.0)
-    low_factor: float = Field(1.0, gt=0.0)
-    high_factor: float = Field(4.0, gt=0.0)
-    original_context: int = Field(8192, ge=1)
+    factor: float = Field(ge=1.0, le=1e6)
+    low_factor: float = Field(1.0, gt=0.0, le=1e6)
+    high_factor: float = Field(4.0, gt=0.0, le=1e6)
+    original_context: int = Field(8192, ge=1, le=1 << 24)
 
     @property
     def key(self) -> tuple[float, ...]:

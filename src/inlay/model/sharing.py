@@ -66,7 +66,7 @@ class TailSharing(KVShare):
     """The last `layers` layers read from the last layer of their own block before them (Gemma 3n)."""
 
     kind: Literal["tail"] = "tail"
-    layers: int = Field(ge=1)
+    layers: int = Field(ge=1, le=4096)
 
     def owners(self, names: Sequence[str]) -> list[int | None]:
         first = len(names) - self.layers

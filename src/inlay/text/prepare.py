@@ -54,7 +54,7 @@ class PrepareConfig(Config):
 
     out: str
     """The store's folder; it must not exist."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, le=(1 << 63) - 1)
     """Decides what is held out."""
     overwrite: bool = False
     """Replace the store at `out`, once the new one is complete."""
@@ -70,11 +70,11 @@ class PrepareConfig(Config):
     """What is held out for validation."""
     syntax: SyntaxConfig = SyntaxConfig()
     """Whether documents are parsed, for spans that follow the syntax."""
-    shard_bytes: int = Field(DEFAULT_SHARD_BYTES, ge=2)
+    shard_bytes: int = Field(DEFAULT_SHARD_BYTES, ge=2, le=1 << 40)
     """Size limit of a token shard; a document never straddles two."""
-    spool_bytes: int = Field(1 << 28, ge=1)
+    spool_bytes: int = Field(1 << 28, ge=1, le=1 << 40)
     """Text held in memory at most; what goes beyond waits in a temporary file beside the store."""
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1, le=1024)
     """Threads that tokenize, and processes that parse; None takes one per processor of this process. The store does not
     depend on it."""
 

@@ -26,7 +26,7 @@ class SplitConfig(Config):
 
     validation_fraction: float = Field(0.05, gt=0, lt=1)
     """Share of the bytes to hold out, met as closely as whole repositories allow."""
-    validation_max_bytes: int | None = Field(4_000_000, ge=1)
+    validation_max_bytes: int | None = Field(4_000_000, ge=1, le=1 << 40)
     """Never aim for more than this; None for no limit."""
     validation_repos: tuple[str, ...] | None = None
     """Hold out exactly these repositories instead."""

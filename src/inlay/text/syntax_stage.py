@@ -31,7 +31,7 @@ class SyntaxConfig(Config):
     enabled: bool = True
     """Parse the languages that have a grammar. Without it the store has no syntax, and cuts by node become cuts by
     line."""
-    timeout_seconds: float = Field(5.0, gt=0.0, allow_inf_nan=False)
+    timeout_seconds: float = Field(5.0, gt=0.0, allow_inf_nan=False, le=86400.0)
     """Processor time a document may take for each megabyte, at least one; then its parser is ended and it has no
     syntax."""
 

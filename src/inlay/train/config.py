@@ -21,29 +21,29 @@ from inlay.train.stage import StageConfig, check_stages
 class TrainConfig(Config):
     """The loop. Give exactly one of steps, tokens and minutes."""
 
-    steps: int | None = Field(None, ge=1)
-    tokens: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1, le=10**12)
+    tokens: int | None = Field(None, ge=1, le=10**18)
     """Row slots to train on; rounded up to whole steps."""
-    minutes: float | None = Field(None, gt=0.0)
+    minutes: float | None = Field(None, gt=0.0, le=1e7)
     """Training time; turned into steps once, after warm-up, and recorded, so that such a run resumes exactly too."""
-    sequence_length: int = Field(512, ge=32)
+    sequence_length: int = Field(512, ge=32, le=1 << 24)
     """Slots of a row (T)."""
-    rows: int = Field(8, ge=1)
+    rows: int = Field(8, ge=1, le=1 << 20)
     """Rows of a step, over all micro-batches."""
-    accumulation: int = Field(1, ge=1)
+    accumulation: int = Field(1, ge=1, le=1 << 20)
     """Micro-batches of a step; `rows` is divided among them."""
-    clip: float | None = Field(1.0, gt=0.0)
+    clip: float | None = Field(1.0, gt=0.0, le=1e9)
     """Largest global gradient norm; null does not clip."""
     nonfinite: NonFinitePolicy = "stop"
     """What happens when a gradient is not finite: `stop` ends the run, `skip` drops that step's update and goes on. The
     share of such steps is logged as train/nonfinite."""
-    nonfinite_in_a_row: int = Field(8, ge=1)
+    nonfinite_in_a_row: int = Field(8, ge=1, le=10**9)
     """Steps that `skip` drops one after the other; the next one ends the run."""
     precision: Precision = "auto"
     """Type of activations; `auto` is bfloat16 on a GPU and on a CPU with bf16 units, float32 on others, and reads as
     one of them from then on, so that a run goes on as it began. Master weights, norm statistics, softmax sums and the
     loss are fp32 in either case."""
-    z_loss: float = Field(0.0, ge=0.0)
+    z_loss: float = Field(0.0, ge=0.0, le=1000.0)
     """Weight of the squared log-normaliser of each trained token, which keeps logits from drifting (2204.02311,
     section 5); 1e-4 there, 0 for none. Reported losses are without it."""
     compile: bool = True
@@ -79,7 +79,7 @@ class TrainConfig(Config):
 class TrainRun(Config):
     """One training run."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=(1 << 63) - 1)
     data: DataConfig
     fim: FimConfig
     model: ModelConfig

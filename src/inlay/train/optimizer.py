@@ -49,11 +49,11 @@ class OptimizerConfig(Config):
     gains, biases and tables have none unless they are given one of their own."""
 
     kind: str
-    weight_decay: float = Field(0.0, ge=0.0)
+    weight_decay: float = Field(0.0, ge=0.0, le=1000.0)
     """Of matrices."""
-    embedding_decay: float = Field(0.0, ge=0.0)
+    embedding_decay: float = Field(0.0, ge=0.0, le=1000.0)
     """Of the embedding and the head."""
-    vector_decay: float = Field(0.0, ge=0.0)
+    vector_decay: float = Field(0.0, ge=0.0, le=1000.0)
     """Of gains, biases, scalars and convolution kernels."""
     decay_schedule: Literal["constant", "linear"] = "constant"
     """`linear` lets every decay fall to zero over the run, beside what the learning rate does to it."""

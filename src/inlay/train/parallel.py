@@ -42,7 +42,7 @@ class ParallelConfig(Config):
     reduce: Literal["last", "each"] = "last"
     """Micro-batches after which gradients are summed over processes. `each` is for fsdp: no process then ever holds the
     whole gradient, at the price of that traffic for each micro-batch."""
-    timeout_seconds: float = Field(600.0, gt=0.0)
+    timeout_seconds: float = Field(600.0, gt=0.0, le=1e6)
     """How long a process waits for another one before it ends with an error."""
 
 

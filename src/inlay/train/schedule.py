@@ -24,7 +24,7 @@ class Schedule(Config):
     """Linear warmup, then what the kind says."""
 
     kind: str
-    warmup_steps: int = Field(20, ge=0)
+    warmup_steps: int = Field(20, ge=0, le=10**12)
     """Steps of linear warmup from 0."""
 
     def multiplier(self, step: int, total: int, done: Callable[[int], int] = count_steps) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from inlay.config import Config
+from inlay.config import Config, Share
 from inlay.model.config import ModelConfig
 from inlay.model.parts import RopeScaling
 
@@ -27,19 +27,19 @@ class StageConfig(Config):
     name: str = Field(min_length=1, max_length=40, pattern=r"^\S(.*\S)?$")
     share: float = Field(gt=0.0, le=1.0)
     """Of the run's tokens; the shares of all stages are 1 together."""
-    sequence_length: int | None = Field(None, ge=32)
-    rows: int | None = Field(None, ge=1)
-    accumulation: int | None = Field(None, ge=1)
-    rope_theta: float | None = Field(None, gt=0.0)
+    sequence_length: int | None = Field(None, ge=32, le=1 << 24)
+    rows: int | None = Field(None, ge=1, le=1 << 20)
+    accumulation: int | None = Field(None, ge=1, le=1 << 20)
+    rope_theta: float | None = Field(None, gt=0.0, le=1e12)
     """Of every layer that has a rotary embedding; the model keeps it when the run ends in this stage."""
     rope_scaling: RopeScaling | None = None
     """Likewise; attention has it, mla has not."""
-    shares: dict[str, float] | None = None
+    shares: dict[str, Share] | None = None
     """The mixture: shares of the tokens of text by the names of `data.sources`, 1 together."""
     fim_rate: float | None = Field(None, ge=0.0, le=1.0)
     lr: float = Field(1.0, gt=0.0, le=1.0)
     """Factor of all learning rates, on top of the schedule."""
-    rewarm_steps: int = Field(0, ge=0)
+    rewarm_steps: int = Field(0, ge=0, le=10**12)
     """Steps in which the rates rise linearly from 0 to what they are without it, from the stage's first step on."""
 
 

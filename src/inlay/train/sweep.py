@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from inlay.config import BadInput, Config, ConfigError, InlayError, validate
+from inlay.config import BadInput, Config, ConfigError, InlayError, Seed, validate
 from inlay.config.compose import apply_overrides, compose, quoted
 from inlay.config.files import disk_errors, json_lines, write_atomic
 from inlay.config.run_dir import RunDir, config_text, default_path
@@ -56,7 +56,7 @@ class SweepConfig(Config):
     search: searches.union() | None = None  # type: ignore[valid-type]
     """Which points are trained; null trains the arms as they are. `grid: {KEY: [...]}` at the top is short for
     `search: {kind: grid, axes: {KEY: [...]}}`."""
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1, max_length=1000)
     """Every point is trained with each of them: the spread between seeds is what a difference has to exceed."""
     metric: str = "validation/l2r/loss"
     """What a search makes small: a value that the runs log, the last one of a run."""

@@ -29,11 +29,11 @@ class TargetConfig(Config):
 
     model: str
     """A preset, as `model=NAME` takes it."""
-    tokens: int | None = Field(None, ge=1)
+    tokens: int | None = Field(None, ge=1, le=10**18)
     """Of its run; null for as many per parameter as the proxy had."""
-    batch: int | None = Field(None, ge=1)
+    batch: int | None = Field(None, ge=1, le=10**15)
     """Tokens of an optimizer step; null for what the rule says."""
-    sequence_length: int | None = Field(None, ge=32)
+    sequence_length: int | None = Field(None, ge=32, le=1 << 24)
     """null for the proxy's."""
     arm: str | None = None
     """The arm of the sweep whose curve is transferred, where it has several."""
@@ -49,7 +49,7 @@ class Setup:
     parameters: int
     """Beside the embedding and the head."""
     tokens_per_step: int
-    tokens: int
+    tokens: int = Field(le=10**18)
 
 
 @dataclass(frozen=True)

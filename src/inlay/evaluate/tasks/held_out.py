@@ -12,7 +12,7 @@ from typing import Literal, TypeVar, get_args
 
 from pydantic import Field, field_validator
 
-from inlay.config import BadInput, nearest
+from inlay.config import BadInput, Count, Share, nearest
 from inlay.evaluate.corpus import open_place
 from inlay.evaluate.cuts import Probe
 from inlay.evaluate.drawing import Drawing, Sort, drawing
@@ -31,14 +31,14 @@ class HeldOutConfig(TaskConfig):
     """Gaps in held-out documents by kind and length."""
 
     kind: Literal["held_out"] = "held_out"
-    seed: int = 0
+    seed: int = Field(0, ge=0, le=(1 << 63) - 1)
     """Key of every draw: another seed is another list."""
-    categories: dict[Category | Probe, int] = Field(default_factory=lambda: dict.fromkeys(get_args(Category), 200))
+    categories: dict[Category | Probe, Count] = Field(default_factory=lambda: dict.fromkeys(get_args(Category), 200))
     """Number of gaps of each kind; leave a kind out to skip it. `empty` is a place where nothing is missing."""
-    kinds: dict[str, int] = Field(default_factory=dict)
+    kinds: dict[str, Count] = Field(default_factory=dict)
     """Number of gaps that are syntax nodes, by name: function, function_body, block, condition, arguments, call, type,
     string, comment, return, import, or a grammar's own kind or a shell pattern of kinds ("if_*")."""
-    languages: dict[str, float] | Literal["even"] | None = None
+    languages: dict[str, Share] | Literal["even"] | None = None
     """Each number is shared between these languages by weight; "even": between all that there are, alike. None takes
     documents as they come, mostly in the commonest language."""
     data_share: float = Field(1.0, ge=0.0, le=1.0)
@@ -47,7 +47,7 @@ class HeldOutConfig(TaskConfig):
     lengths: tuple[str, ...] = ()
     """Each number is shared between these lengths of the middle in bytes, such as "1-10" and "11-40", alike. None: as
     they fall."""
-    max_document_bytes: int = Field(65_536, ge=1)
+    max_document_bytes: int = Field(65_536, ge=1, le=1 << 30)
     """Larger documents are left out: each completion is compiled inside its whole document."""
 
     @field_validator("categories", "kinds")

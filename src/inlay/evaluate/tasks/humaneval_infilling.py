@@ -41,11 +41,11 @@ class HumanEvalInfillingConfig(TaskConfig):
     kind: Literal["humaneval_infilling"] = "humaneval_infilling"
     split: Split | None = None
     """Takes this split alone; null takes every row, and each says by its id which split it is of."""
-    max_tokens: int = Field(128, ge=1)
+    max_tokens: int = Field(128, ge=1, le=1 << 24)
     """Token budget of the single-line and random-span splits."""
-    multi_line_max_tokens: int = Field(512, ge=1)
+    multi_line_max_tokens: int = Field(512, ge=1, le=1 << 24)
     """Token budget of a list that has multi-line gaps, whose gold answers are longer than 128 tokens."""
-    seconds: float = Field(3.0, gt=0)
+    seconds: float = Field(3.0, gt=0, le=3600.0)
     """Time limit of one answer's tests; 3 is the published harness's."""
 
     def examples(self, place: Place, limit: int | None = None) -> Examples:

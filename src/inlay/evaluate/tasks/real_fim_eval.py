@@ -9,6 +9,8 @@ words stand in it. With `removed: hidden` the old text is left out. It refuses r
 import math
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from inlay.evaluate.answer import Losses
 from inlay.evaluate.metric import Measure, Metric
 from inlay.evaluate.rows import Row, read_rows
@@ -41,7 +43,7 @@ class RealFimEvalConfig(TaskConfig):
     CITATION: ClassVar[str] = "Gong et al. 2025, Structure-Aware Fill-in-the-Middle Pretraining for Code, 2506.00204"
 
     kind: Literal["real_fim_eval"] = "real_fim_eval"
-    max_tokens: int = 32
+    max_tokens: int = Field(32, ge=1, le=1 << 24)
     """What prompts leave free at least, so that they are those of a model that answers; nothing is answered here."""
     split: Literal["add", "edit"] | None = None
     """Only these rows; None takes all."""

@@ -9,6 +9,8 @@ does not show the place are left out and counted in the source. It refuses langu
 import re
 from typing import ClassVar, Literal, NamedTuple
 
+from pydantic import Field
+
 from inlay.config import BadInput
 from inlay.evaluate.cross_file_rules import first_code_line, indel_similarity
 from inlay.evaluate.metric import Measure, Metric, share
@@ -41,7 +43,7 @@ class RepoBenchConfig(TaskConfig):
     CITATION: ClassVar[str] = "Liu et al. 2023, RepoBench, arXiv 2306.03091"
 
     kind: Literal["repobench"] = "repobench"
-    max_tokens: int = 128
+    max_tokens: int = Field(128, ge=1, le=1 << 24)
     suffix: Literal["none", "rest"] = "none"
     """What stands behind the gap: nothing, as published, or the rest of the file."""
     levels: tuple[str, ...] = ()

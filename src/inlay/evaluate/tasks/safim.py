@@ -79,8 +79,8 @@ class SafimConfig(TaskConfig):
     kind: Literal["safim"] = "safim"
     mode: Mode | None = None
     """Takes this mode alone; null takes every row, and its file's name or its id says which mode it is of."""
-    max_tokens: int = Field(128, ge=1)
-    seconds: float = Field(5.0, gt=0)
+    max_tokens: int = Field(128, ge=1, le=1 << 24)
+    seconds: float = Field(5.0, gt=0, le=3600.0)
     """Time limit of one run of a program; the harness leaves it to its execution service."""
 
     def examples(self, place: Place, limit: int | None = None) -> Examples:

@@ -42,10 +42,10 @@ class SantacoderFimConfig(TaskConfig):
     )
 
     kind: Literal["santacoder_fim"] = "santacoder_fim"
-    max_tokens: int = Field(128, ge=1)
+    max_tokens: int = Field(128, ge=1, le=1 << 24)
     newlines: Literal["published", "restored"] = "published"
     """Whether the model sees the texts as published, without the line ends before and after the gap, or with them."""
-    seconds: float = Field(10.0, gt=0)
+    seconds: float = Field(10.0, gt=0, le=3600.0)
     """Time limit of one answer's tests, start of the Java machine included."""
 
     def examples(self, place: Place, limit: int | None = None) -> Examples:

@@ -14,10 +14,10 @@ class ClampedNormal(LengthLaw):
     """A rounded normal draw, clamped to [low, high] tokens; the mass beyond a border sits on it."""
 
     kind: Literal["clamped_normal"] = "clamped_normal"
-    mean: float = 50.0
-    deviation: float = Field(40.0, gt=0.0)
-    low: int = Field(1, ge=1)
-    high: int = Field(100, ge=1)
+    mean: float = Field(50.0, ge=-1e6, le=1e6)
+    deviation: float = Field(40.0, gt=0.0, le=1e6)
+    low: int = Field(1, ge=1, le=1 << 24)
+    high: int = Field(100, ge=1, le=1 << 24)
 
     @model_validator(mode="after")
     def _ordered(self) -> "ClampedNormal":

@@ -13,7 +13,7 @@ class Fixed(LengthLaw):
     """Every middle has `length` tokens."""
 
     kind: Literal["fixed"] = "fixed"
-    length: int = Field(16, ge=1)
+    length: int = Field(16, ge=1, le=1 << 24)
 
     @property
     def least(self) -> int:

@@ -14,8 +14,8 @@ class LogUniform(LengthLaw):
     """floor(exp(U)) with U uniform on [ln low, ln(high + 1)): P(n) = ln((n+1)/n) / ln((high+1)/low)."""
 
     kind: Literal["log_uniform"] = "log_uniform"
-    low: int = Field(1, ge=1)
-    high: int = Field(100, ge=1)
+    low: int = Field(1, ge=1, le=1 << 24)
+    high: int = Field(100, ge=1, le=1 << 24)
 
     @model_validator(mode="after")
     def _ordered(self) -> "LogUniform":

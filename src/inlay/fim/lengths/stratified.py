@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from inlay.config import Count
 from inlay.fim.draws import Draws
 from inlay.fim.length import LengthLaw, lengths
 
@@ -13,7 +14,7 @@ class Stratified(LengthLaw):
     """A bucket, all alike, then a length in it, all alike: 1, 2-4, 5-8, 9-16, 17-32, 33-64, 65-100 by default."""
 
     kind: Literal["stratified"] = "stratified"
-    borders: tuple[int, ...] = Field((1, 4, 8, 16, 32, 64, 100), min_length=1)
+    borders: tuple[Count, ...] = Field((1, 4, 8, 16, 32, 64, 100), min_length=1)
     """The longest length of each bucket, rising; the first bucket begins at 1."""
 
     @field_validator("borders")

@@ -13,8 +13,8 @@ class Uniform(LengthLaw):
     """Every whole length from `low` to `high` tokens alike."""
 
     kind: Literal["uniform"] = "uniform"
-    low: int = Field(1, ge=1)
-    high: int = Field(100, ge=1)
+    low: int = Field(1, ge=1, le=1 << 24)
+    high: int = Field(100, ge=1, le=1 << 24)
 
     @model_validator(mode="after")
     def _ordered(self) -> "Uniform":

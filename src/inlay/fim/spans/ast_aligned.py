@@ -26,7 +26,7 @@ class AstAligned(SpanStrategy):
     kind: Literal["ast_aligned"] = "ast_aligned"
     length: lengths.union() = Uniform()  # type: ignore[valid-type]
     """Law of the length, in tokens of the document, of the span that is then aligned."""
-    max_tokens: int = Field(100, ge=1)
+    max_tokens: int = Field(100, ge=1, le=1 << 24)
     """Runs that touch more tokens are drawn again."""
 
     def draw(self, view: TextView, draws: Draws) -> Span | None:

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
+from inlay.config import Share
 from inlay.fim.draws import Draws
 from inlay.fim.lengths.log_uniform import LogUniform
 from inlay.fim.marks import kind_groups
@@ -23,13 +24,13 @@ class AstNode(SpanStrategy):
     needs_syntax: ClassVar[bool] = True
 
     kind: Literal["ast_node"] = "ast_node"
-    min_bytes: int = Field(5, ge=1)
+    min_bytes: int = Field(5, ge=1, le=1 << 30)
     """Smaller nodes are not candidates."""
     max_share: float = Field(0.5, gt=0.0, le=1.0)
     """Nodes with a larger share of the piece's bytes are not candidates."""
-    max_tokens: int = Field(100, ge=1)
+    max_tokens: int = Field(100, ge=1, le=1 << 24)
     """Nodes that touch more tokens are not candidates."""
-    weights: dict[str, float] = Field({})
+    weights: dict[str, Share] = Field({})
     """Node kinds (or shell patterns of their names: `if_*`) with weights: a kind is drawn by weight among those that
     the text has, then a node of it by size. Empty: by size alone."""
 

@@ -20,19 +20,19 @@ class AttentionConfig(MixerConfig):
     """Causal attention inside each document."""
 
     kind: Literal["attention"] = "attention"
-    heads: int = Field(ge=1)
+    heads: int = Field(ge=1, le=1 << 16)
     """Query heads."""
-    kv_heads: int = Field(ge=1)
+    kv_heads: int = Field(ge=1, le=1 << 16)
     """Key/value heads; each serves heads / kv_heads query heads."""
-    head_size: int = Field(ge=2, multiple_of=2)
+    head_size: int = Field(ge=2, multiple_of=2, le=1 << 16)
     """Channels of a head; independent of width / heads."""
-    window: int | None = Field(None, ge=1)
+    window: int | None = Field(None, ge=1, le=1 << 24)
     """Keys visible to a query, itself included; null for all."""
     qk_norm: bool = True
     """RMS norm with a learned gain on every query and key head, before RoPE."""
-    softcap: float | None = Field(None, gt=0.0)
+    softcap: float | None = Field(None, gt=0.0, le=1e6)
     """Caps attention logits smoothly: cap tanh(logit / cap); null does not."""
-    rope_theta: float = Field(10_000.0, gt=0.0)
+    rope_theta: float = Field(10_000.0, gt=0.0, le=1e12)
     rope_scaling: RopeScaling | None = None
     """Stretched rotary embedding of an imported model (Llama 3)."""
     bias: Literal["none", "qkv", "all"] = "none"

@@ -28,18 +28,18 @@ class MLAConfig(MixerConfig):
     """Causal latent attention inside each document."""
 
     kind: Literal["mla"] = "mla"
-    heads: int = Field(ge=1)
-    q_rank: int | None = Field(None, ge=1)
+    heads: int = Field(ge=1, le=1 << 16)
+    q_rank: int | None = Field(None, ge=1, le=1 << 20)
     """Channels of a normalised latent that queries come from; null projects them directly."""
-    kv_rank: int = Field(ge=1)
+    kv_rank: int = Field(ge=1, le=1 << 20)
     """Channels of the latent that keys and values come from."""
-    nope_size: int = Field(ge=1)
+    nope_size: int = Field(ge=1, le=1 << 16)
     """Channels of a query and key head without rotary embedding."""
-    rope_size: int = Field(ge=2, multiple_of=2)
+    rope_size: int = Field(ge=2, multiple_of=2, le=1 << 16)
     """Channels of a query head with rotary embedding, and of the one key that all heads share."""
-    value_size: int = Field(ge=1)
+    value_size: int = Field(ge=1, le=1 << 16)
     """Channels of a value head."""
-    rope_theta: float = Field(10_000.0, gt=0.0)
+    rope_theta: float = Field(10_000.0, gt=0.0, le=1e12)
 
     @model_validator(mode="after")
     def _compresses(self) -> "MLAConfig":

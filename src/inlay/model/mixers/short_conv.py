@@ -23,7 +23,7 @@ class ShortConvConfig(MixerConfig):
     """A causal convolution inside each document."""
 
     kind: Literal["short_conv"] = "short_conv"
-    kernel: int = Field(3, ge=2)
+    kernel: int = Field(3, ge=2, le=1 << 16)
     """Taps: positions that an output sees, itself included."""
 
     def build(self, width: int, eps: float, *, owns_kv: bool = True) -> "ShortConv":

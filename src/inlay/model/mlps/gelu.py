@@ -16,7 +16,7 @@ class GELUConfig(MLPConfig):
     """Two matrices of width x inner."""
 
     kind: Literal["gelu"] = "gelu"
-    inner: int = Field(ge=1)
+    inner: int = Field(ge=1, le=1 << 22)
     """Channels between up and down."""
     bias: bool = False
     """Whether both projections have a bias, for imported models (StarCoder2)."""

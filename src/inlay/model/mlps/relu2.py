@@ -16,7 +16,7 @@ class ReLU2Config(MLPConfig):
     """Two matrices of width x inner."""
 
     kind: Literal["relu2"] = "relu2"
-    inner: int = Field(ge=1)
+    inner: int = Field(ge=1, le=1 << 22)
     """Channels between up and down."""
 
     def build(self, width: int) -> "ReLU2":

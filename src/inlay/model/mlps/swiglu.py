@@ -16,7 +16,7 @@ class SwiGLUConfig(MLPConfig):
     """Three matrices of width x inner."""
 
     kind: Literal["swiglu"] = "swiglu"
-    inner: int = Field(ge=1)
+    inner: int = Field(ge=1, le=1 << 22)
     """Channels between up and down."""
 
     def build(self, width: int) -> "SwiGLU":

@@ -40,9 +40,9 @@ class EnglishSource(Source):
     """Whether to take what installed packages say about themselves."""
     path: str | None = None
     """A folder whose Markdown, reStructuredText and plain text is taken too."""
-    min_bytes: int = Field(400, ge=0)
+    min_bytes: int = Field(400, ge=0, le=1 << 30)
     """Shorter texts are skipped: a line that says what something is called teaches little."""
-    max_bytes: int = Field(1_000_000, ge=1)
+    max_bytes: int = Field(1_000_000, ge=1, le=1 << 30)
     """Larger files are skipped."""
 
     def _documents(self, dropped: Drops) -> Iterator[Document]:

@@ -87,7 +87,7 @@ class FolderSource(Source):
     """The folder; a single file is taken too."""
     languages: tuple[str, ...] | None = None
     """Languages to take, such as `[python, sql]`; None takes every language that is known by file name."""
-    max_bytes: int = Field(1_000_000, ge=1)
+    max_bytes: int = Field(1_000_000, ge=1, le=1 << 30)
     """Larger files are skipped."""
 
     @field_validator("languages")

@@ -68,7 +68,7 @@ class PythonSource(Source):
     """Distributions or repositories to leave out, such as `[torch, stdlib/test]`, with wildcards."""
     suffixes: tuple[str, ...] = (".py",)
     """Ends of the file names to take."""
-    max_bytes: int = Field(1_000_000, ge=1)
+    max_bytes: int = Field(1_000_000, ge=1, le=1 << 30)
     """Larger files are skipped."""
 
     def _documents(self, dropped: Drops) -> Iterator[Document]:

@@ -31,7 +31,7 @@ class AttentionLogitsConfig(CallbackConfig):
     near 0). Costs a forward pass of one row."""
 
     kind: Literal["attention_logits"] = "attention_logits"
-    every_steps: int = Field(250, ge=1)
+    every_steps: int = Field(250, ge=1, le=10**12)
     """The last step counts too."""
 
     def build(self) -> "AttentionLogits":

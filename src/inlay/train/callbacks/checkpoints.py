@@ -29,11 +29,11 @@ class CheckpointsConfig(CallbackConfig):
     """Saves at the end always, and in between by seconds or steps."""
 
     kind: Literal["checkpoints"] = "checkpoints"
-    every_seconds: float | None = Field(60.0, gt=0.0)
-    every_steps: int | None = Field(None, ge=1)
-    keep: int = Field(2, ge=1)
+    every_seconds: float | None = Field(60.0, gt=0.0, le=1e9)
+    every_steps: int | None = Field(None, ge=1, le=10**12)
+    keep: int = Field(2, ge=1, le=10**6)
     """Newest checkpoints that stay."""
-    keep_every: int | None = Field(None, ge=1)
+    keep_every: int | None = Field(None, ge=1, le=10**12)
     """Saves at every multiple of so many steps, and these stay."""
     keep_before_cooldown: bool = True
     """Saves where the learning rate begins to fall from its plateau and where a stage ends, and these stay: other

@@ -71,7 +71,7 @@ class GuardConfig(CallbackConfig):
     """Held-out documents are in the training text."""
     memorising: Literal["warn", "off"] = "warn"
     """Later the validation loss rises while the training loss falls. Never stops a run."""
-    validation_documents: int = Field(64, ge=1)
+    validation_documents: int = Field(64, ge=1, le=10**6)
     """Held-out documents of each store that are looked for in the training text."""
 
     def build(self) -> "Guard":

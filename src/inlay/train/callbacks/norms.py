@@ -32,7 +32,7 @@ class NormsConfig(CallbackConfig):
     """
 
     kind: Literal["norms"] = "norms"
-    every_steps: int = Field(250, ge=1)
+    every_steps: int = Field(250, ge=1, le=10**12)
     """The last step counts too."""
 
     def build(self) -> "Norms":

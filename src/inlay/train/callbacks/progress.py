@@ -20,7 +20,7 @@ class ProgressConfig(CallbackConfig):
     """On standard error, so that standard output stays for results."""
 
     kind: Literal["progress"] = "progress"
-    every_seconds: float = Field(15.0, gt=0.0)
+    every_seconds: float = Field(15.0, gt=0.0, le=1e9)
     """Where standard error is no terminal: seconds between lines."""
 
     def build(self) -> "ProgressLines":

@@ -38,10 +38,10 @@ class SamplesConfig(CallbackConfig):
     task, and `samples/CATEGORY/exact`, `/stopped` and `/count`."""
 
     kind: Literal["samples"] = "samples"
-    times: int = Field(4, ge=1)
+    times: int = Field(4, ge=1, le=10**6)
     """How often, evenly over the run, its end included."""
-    gaps: int = Field(24, ge=1)
-    probes: int = Field(4, ge=0)
+    gaps: int = Field(24, ge=1, le=10**5)
+    probes: int = Field(4, ge=0, le=10**5)
     """Gaps more where nothing is missing, and as many where three tokens are."""
 
     def build(self) -> "Samples":

@@ -19,8 +19,8 @@ class ValidationConfig(CallbackConfig):
     """Measures `evaluations` times, evenly over the run's tokens, and at its end."""
 
     kind: Literal["validation"] = "validation"
-    evaluations: int = Field(8, ge=1)
-    rows: int = Field(24, ge=1)
+    evaluations: int = Field(8, ge=1, le=10**6)
+    rows: int = Field(24, ge=1, le=10**6)
     """Held-out rows per kind."""
 
     def build(self) -> "Validation":

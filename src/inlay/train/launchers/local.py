@@ -25,8 +25,8 @@ class LocalLauncher(LauncherConfig):
     """`processes` runs at a time."""
 
     kind: Literal["local"] = "local"
-    processes: int = Field(1, ge=1)
-    gpus: int = Field(1, ge=1)
+    processes: int = Field(1, ge=1, le=1024)
+    gpus: int = Field(1, ge=1, le=1024)
     """Of each run, where there are GPUs; several are trained on through torchrun."""
 
     @property

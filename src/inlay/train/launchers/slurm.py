@@ -45,19 +45,19 @@ class SlurmLauncher(LauncherConfig):
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
-    gpus: int = Field(1, ge=0)
+    gpus: int = Field(1, ge=0, le=1024)
     """Of each run; several are trained on through torchrun on one machine."""
-    cpus: int = Field(8, ge=1)
-    memory_gb: float | None = Field(None, gt=0.0)
-    hours: float = Field(4.0, gt=0.0)
+    cpus: int = Field(8, ge=1, le=4096)
+    memory_gb: float | None = Field(None, gt=0.0, le=1e6)
+    hours: float = Field(4.0, gt=0.0, le=1e5)
     """Of each job; a longer run saves itself and is queued again."""
-    at_once: int = Field(16, ge=1)
+    at_once: int = Field(16, ge=1, le=10**5)
     """Jobs that are queued or running at a time."""
     setup: tuple[str, ...] = ()
     """Shell lines before each job, such as `module load cuda`."""
     cluster: Literal["slurm", "local"] = "slurm"
     """`local` runs the same jobs as processes on this machine, to try things out."""
-    seconds: float = Field(10.0, gt=0.0)
+    seconds: float = Field(10.0, gt=0.0, le=86400.0)
     """Between two looks at the jobs."""
 
     @property

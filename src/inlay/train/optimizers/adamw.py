@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
+from inlay.config import Beta
 from inlay.train.optimizer import (
     AdamWGroups,
     Optimizer,
@@ -22,14 +23,14 @@ class AdamWConfig(OptimizerConfig):
     """One rate for all, or another one for the tables; weight decay on matrices only."""
 
     kind: Literal["adamw"] = "adamw"
-    lr: float = Field(3e-3, gt=0.0)
-    embedding_lr: float | None = Field(None, gt=0.0)
+    lr: float = Field(3e-3, gt=0.0, le=1000.0)
+    embedding_lr: float | None = Field(None, gt=0.0, le=1000.0)
     """Rate of the embedding (and of a head tied to it); null for `lr`."""
-    head_lr: float | None = Field(None, gt=0.0)
+    head_lr: float | None = Field(None, gt=0.0, le=1000.0)
     """Rate of an untied head; null for the embedding's."""
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = Field(1e-10, gt=0.0)
-    weight_decay: float = Field(0.1, ge=0.0)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
+    eps: float = Field(1e-10, gt=0.0, le=1.0)
+    weight_decay: float = Field(0.1, ge=0.0, le=1000.0)
 
     def build(self, model: nn.Module) -> "AdamW":
         return AdamW(self, model)

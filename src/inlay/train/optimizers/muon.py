@@ -14,6 +14,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from inlay.config import Beta
 from inlay.train.blocks import Blocks, Convention, adjustment, blocks_of, iteration_dtype, orthogonalise_blocks
 from inlay.train.optimizer import (
     AdamWGroups,
@@ -41,28 +42,28 @@ class MuonConfig(OptimizerConfig):
     """Muon + AdamW."""
 
     kind: Literal["muon"] = "muon"
-    lr: float = Field(0.02, gt=0.0)
+    lr: float = Field(0.02, gt=0.0, le=1000.0)
     """Peak rate of matrices, in the convention that `adjust` names."""
     adjust: Convention = "original"
     """`original`: rates of 0.02 to 0.035; `match_rms_adamw`: AdamW's, 3e-4 to 3e-3."""
     momentum: float = Field(0.95, ge=0.0, lt=1.0)
     momentum_start: float = Field(0.85, ge=0.0, lt=1.0)
     """Momentum at step 0; rises linearly to `momentum` over `momentum_warmup` steps."""
-    momentum_warmup: int = Field(300, ge=0)
+    momentum_warmup: int = Field(300, ge=0, le=10**12)
     nesterov: bool = True
-    newton_schulz_steps: int = Field(5, ge=1)
+    newton_schulz_steps: int = Field(5, ge=1, le=100)
     per_head: bool = False
     """Orthogonalises every attention head alone: queries, keys and values by rows, the output by columns."""
     cautious_decay: bool = False
     """Matrices decay only where the update shrinks a weight too (2510.12402)."""
-    embedding_lr: float = Field(5e-3, gt=0.0)
+    embedding_lr: float = Field(5e-3, gt=0.0, le=1000.0)
     """Rate of the embedding (and of a head tied to it)."""
-    head_lr: float | None = Field(None, gt=0.0)
+    head_lr: float | None = Field(None, gt=0.0, le=1000.0)
     """Rate of an untied head; null for the embedding's."""
-    vector_lr: float = Field(5e-3, gt=0.0)
-    betas: tuple[float, float] = (0.8, 0.95)
+    vector_lr: float = Field(5e-3, gt=0.0, le=1000.0)
+    betas: tuple[Beta, Beta] = (0.8, 0.95)
     """Of AdamW on embeddings, head and vectors."""
-    eps: float = Field(1e-10, gt=0.0)
+    eps: float = Field(1e-10, gt=0.0, le=1.0)
 
     @model_validator(mode="after")
     def _possible(self) -> "MuonConfig":

@@ -35,8 +35,8 @@ KEPT_DIGITS = 6
 class Range(Config):
     """Numbers from `low` to `high`."""
 
-    low: float
-    high: float
+    low: float = Field(ge=-1e300, le=1e300)
+    high: float = Field(ge=-1e300, le=1e300)
     log: bool = False
     """Evenly in the logarithm."""
     integer: bool = False
@@ -59,17 +59,17 @@ class OptunaSearch(Search):
     """`trials` points of a space, chosen by one of Optuna's samplers."""
 
     kind: Literal["optuna"] = "optuna"
-    trials: int = Field(20, ge=1)
+    trials: int = Field(20, ge=1, le=10**6)
     space: dict[str, Range | tuple[Scalar, ...]] = Field(
         {"optim.lr": Range(low=0.005, high=0.08, log=True)}, min_length=1
     )
     """By option: `{low, high, log, integer}`, or a list of values to choose from."""
     sampler: Literal["tpe", "random", "qmc"] = "tpe"
     """Tree-structured Parzen estimator; uniform; a scrambled Sobol sequence, which covers the space evenly."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=(1 << 63) - 1)
     """Of the sampler."""
     pruning: Literal["none", "median"] = "none"
-    pruning_startup: int = Field(4, ge=1)
+    pruning_startup: int = Field(4, ge=1, le=10**6)
     """Complete trials before one is pruned."""
 
     @model_validator(mode="after")

@@ -26,13 +26,13 @@ class Refine(Search):
 
     kind: Literal["refine"] = "refine"
     parameter: str = "optim.lr"
-    center: float = Field(0.02, gt=0.0)
-    factor: float = Field(2.0, gt=1.0)
-    points: int = Field(5, ge=3)
-    extensions: int = Field(2, ge=0)
+    center: float = Field(0.02, gt=0.0, le=1e300)
+    factor: float = Field(2.0, gt=1.0, le=1e6)
+    points: int = Field(5, ge=3, le=1000)
+    extensions: int = Field(2, ge=0, le=1000)
     """Further values beyond an edge that turns out the best."""
-    refinements: int = Field(1, ge=0)
-    seeds_for_best: int = Field(2, ge=1)
+    refinements: int = Field(1, ge=0, le=1000)
+    seeds_for_best: int = Field(2, ge=1, le=1000)
     """Seeds that the best two end up with, those of the sweep first, then the next numbers."""
 
     @property
