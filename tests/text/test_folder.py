@@ -5,11 +5,12 @@ import shutil
 import subprocess
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import pytest
 
 from inlay.config import BadInput, ConfigError, validate
+from inlay.config.files import open_regular
 from inlay.text import source as source_module
 from inlay.text.source import Drops, left_out_line
 from inlay.text.sources import folder as folder_module
@@ -77,17 +78,17 @@ def test_unreadable_files_and_folders_are_counted(tmp_path: Path, monkeypatch: p
     write(tmp_path, {"a.py": "x", "b.py": "y", "locked/c.py": "z"})
     scan = os.scandir
 
-    def refuse_file(path: Path, mode: str) -> IO[bytes]:
+    def refuse_file(path: Path) -> BinaryIO:
         if Path(path).name == "b.py":
             raise PermissionError(13, "Permission denied")
-        return open(path, mode)
+        return open_regular(path)
 
     def refuse_folder(path: Path) -> Any:
         if Path(path).name == "locked":
             raise PermissionError(13, "Permission denied")
         return scan(path)
 
-    monkeypatch.setattr(source_module, "open", refuse_file, raising=False)
+    monkeypatch.setattr(source_module, "open_regular", refuse_file)
     monkeypatch.setattr(folder_module.os, "scandir", refuse_folder)
     found, dropped = read(tmp_path)
     assert list(found) == ["a.py"]

@@ -13,8 +13,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from inlay.config.errors import BadInput
+from inlay.config.files import read_bounded
 
 MARKER = "<CURSOR>"
+MOST_BYTES = 64 << 20
+"""Of the text around the cursor."""
 Tail = Annotated[str, Parameter(show_default=False)]
 Json = Annotated[bool, Parameter(name="--json", negative=(), show_default=False)]
 
@@ -88,7 +91,10 @@ def read_cursor(
         return (_read(prefix_file) if prefix_file else ""), (_read(suffix_file) if suffix_file else "")
     if sys.stdin is None or sys.stdin.isatty():
         raise BadInput(f"no cursor: give --file F --at LINE:COL, or text with {MARKER} on standard input")
-    return split_marker(_decode(sys.stdin.buffer.read(), "standard input"))
+    data = sys.stdin.buffer.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise BadInput(f"standard input has more than {MOST_BYTES:,} bytes, the most that is read")
+    return split_marker(_decode(data, "standard input"))
 
 
 def split_at(text: str, at: str, name: str) -> tuple[str, str]:
@@ -123,7 +129,7 @@ def _is_number(text: str) -> bool:
 def _read(path: Path) -> str:
     path = path.expanduser()
     try:
-        data = path.read_bytes()
+        data = read_bounded(path, MOST_BYTES)
     except FileNotFoundError:
         raise BadInput(f"no file at '{path}'") from None
     except OSError as error:

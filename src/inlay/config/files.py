@@ -1,16 +1,21 @@
-"""Writing files so that a kill or a full disk never leaves half of one, and saying disk errors in one line.
+"""Writing files so that a kill or a full disk never leaves half of one, reading them in a bounded way, and saying disk
+errors in one line.
 
 Every file that a reader may open while it is being written goes through `write_atomic`; longer writes (folders,
-streams) use `disk_errors` for the message and their own temporary name. It refuses nothing but what the disk refuses.
+streams) use `disk_errors` for the message and their own temporary name. Every file that somebody names is read through
+`read_bounded` or `bounded_lines`: a pipe or a device never ends, and a small archive may hold more than a memory.
 """
 
 import contextlib
 import errno
+import gzip
 import json
 import os
+import stat
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import xxhash
 
@@ -20,6 +25,89 @@ _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 _BLOCK = 1 << 24
 """Bytes that are written at a time: between two blocks other threads of this process come to run."""
+
+
+MOST_BYTES = 256 << 20
+"""Of a file that is read whole."""
+MOST_LINE_BYTES = 64 << 20
+MOST_LINES_BYTES = 1 << 36
+"""Of a file of lines, unpacked."""
+MOST_BLANK_LINES = 1_000_000
+"""In a row: there is nothing in such a file."""
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """An open file to read bytes from, buffered. Raises OSError as `open` does, and for what is no regular file (a
+    pipe, a device), which would be waited for for ever or never end."""
+    # Without O_NONBLOCK opening a pipe waits for its writer.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, "is a directory", str(path))
+        sort = "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+        raise OSError(errno.EINVAL, f"it is {sort}, not a file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_bounded(path: str | Path, most: int = MOST_BYTES) -> bytes:
+    """The content of a regular file. Raises OSError as `open_regular` does, and for more than `most` bytes."""
+    with open_regular(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes, the most that is read", str(path))
+    return data
+
+
+def read_bounded_text(path: str | Path, most: int = MOST_BYTES, errors: str = "strict") -> str:
+    """As `read_bounded`, as UTF-8 without a byte-order mark. Raises UnicodeDecodeError unless `errors` forgives."""
+    return read_bounded(path, most).decode("utf-8", errors).removeprefix("\ufeff")
+
+
+class Line(NamedTuple):
+    """A line of a file that is not blank."""
+
+    number: int
+    """From 1."""
+    content: bytes
+    """Without its line end."""
+    whole: bool
+    """Whether it had one; only the last line of a file that was cut off has none."""
+
+
+def bounded_lines(path: str | Path, packed: bool | None = None) -> Iterator[Line]:
+    """The lines of a file that are not blank, one at a time, unpacked where its name ends in `.gz` (or `packed`).
+
+    Raises OSError as `open_regular` does, for a line or a file that is too long and for a million blank lines in a row;
+    EOFError, gzip.BadGzipFile and zlib.error for a packed file that is not whole.
+    """
+    unpack = str(path).endswith(".gz") if packed is None else packed
+    with open_regular(path) as raw, gzip.GzipFile(fileobj=raw) if unpack else contextlib.nullcontext(raw) as file:
+        number = total = blank = 0
+        while line := file.readline(MOST_LINE_BYTES + 1):
+            number, total = number + 1, total + len(line)
+            blank = 0 if line.strip() else blank + 1
+            if len(line) > MOST_LINE_BYTES:
+                raise OSError(errno.EFBIG, f"its line {number} has more than {MOST_LINE_BYTES:,} bytes", str(path))
+            if total > MOST_LINES_BYTES:
+                raise OSError(errno.EFBIG, f"it unpacks to more than {MOST_LINES_BYTES:,} bytes", str(path))
+            if blank > MOST_BLANK_LINES:
+                raise OSError(errno.EFBIG, f"it has {blank:,} blank lines in a row up to line {number:,}", str(path))
+            if not blank:
+                yield Line(number, line.removesuffix(b"\n").removesuffix(b"\r"), line.endswith(b"\n"))
+
+
+def unpacked_bounded(path: str | Path, most: int = MOST_BYTES) -> bytes:
+    """The content of a gzip file. Raises as `bounded_lines` does, and OSError for more than `most` bytes."""
+    with open_regular(path) as raw, gzip.GzipFile(fileobj=raw) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it unpacks to more than {most:,} bytes, the most that is read", str(path))
+    return data
+
+
+GZIP_ERRORS = (gzip.BadGzipFile, zlib.error)
 
 
 def write_atomic(path: str | Path, content: bytes | str) -> None:
@@ -103,14 +191,13 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSON-lines file; a line that a kill left half written is passed over."""
     if not path.is_file():
         return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(value, dict):
-                yield value
+    for line in bounded_lines(path, packed=False):
+        try:
+            value = json.loads(line.content.decode("utf-8", "replace"))
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict):
+            yield value
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from inlay.config import ConfigError
-from inlay.config.files import json_lines
+from inlay.config.files import json_lines, read_bounded, read_bounded_text
 from inlay.config.run_dir import RunDir
 from inlay.evaluate.report_sums import Validated, read_validation
 from inlay.evaluate.result_names import read_result
@@ -129,7 +129,7 @@ def load_run(path: str | Path, *, strict: bool = True) -> RunData:
     return RunData(
         name=run.path.resolve().name,
         path=run.path,
-        config_text=run.config_file.read_text(encoding="utf-8", errors="replace"),
+        config_text=read_bounded_text(run.config_file, errors="replace"),
         config=config,
         unreadable=unreadable,
         curves=curves,
@@ -201,7 +201,7 @@ def _record(run: RunDir) -> dict[str, Any]:
     """The newest readable checkpoint.json; empty when there is none."""
     for step in reversed(run.steps()):
         try:
-            record = json.loads((run.checkpoint(step) / "checkpoint.json").read_text(encoding="utf-8"))
+            record = json.loads(read_bounded_text(run.checkpoint(step) / "checkpoint.json"))
         except (OSError, ValueError, RecursionError):
             continue
         if isinstance(record, dict):
@@ -227,7 +227,7 @@ def _tokenizer_hash(run: RunDir) -> str | None:
     """Of the files that the run keeps its tokenizer in."""
     try:
         files = sorted(file for file in run.tokenizer.iterdir() if file.is_file())
-        content = hashlib.sha256(b"".join(file.name.encode() + b"\0" + file.read_bytes() for file in files))
+        content = hashlib.sha256(b"".join(file.name.encode() + b"\0" + read_bounded(file) for file in files))
     except OSError:
         return None
     return content.hexdigest()[:16] if files else None

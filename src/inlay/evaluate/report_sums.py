@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from inlay.config.files import read_bounded_text
+
 FILE = "validation.json"
 VERSION = 1
 _COLUMNS = ("nats", "targets", "text_nats", "bytes")
@@ -112,7 +114,7 @@ def validation_record(
 def read_validation(run: str | Path) -> Validated | None:
     """What RUN/validation.json holds; None where it is missing, damaged or of another version."""
     try:
-        record = json.loads((Path(run) / FILE).read_text(encoding="utf-8"))
+        record = json.loads(read_bounded_text(Path(run) / FILE))
         if record["version"] != VERSION:
             return None
         ids = tuple(map(str, record["documents"]))

@@ -5,12 +5,11 @@ every row is a JSON object. It refuses what another reader would repair in silen
 other than UTF-8, NaN, numbers beyond 64 bits, half characters, duplicated ids. Code of a dataset is never run.
 """
 
+import contextlib
 import fnmatch
-import gzip
 import json
 import math
 import os
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any, NoReturn
 import xxhash
 
 from inlay.config import BadInput
+from inlay.config.files import GZIP_ERRORS, bounded_lines, read_bounded, unpacked_bounded
 from inlay.evaluate.rows_hub import HUB, hub_files
 from inlay.evaluate.task import Example, Place
 
@@ -256,27 +256,39 @@ def _read(path: Path, name: str) -> Iterator[Row]:
     if name.endswith(".parquet"):
         yield from _parquet(path, name)
         return
-    content = _bytes(path, name)
+    with _file_errors(path, name):
+        if name.removesuffix(".gz").endswith(".json"):
+            content = unpacked_bounded(path) if name.endswith(".gz") else read_bounded(path)
+            yield from _whole_json(_plain(content, name), name)
+            return
+        lines = bounded_lines(path, packed=name.endswith(".gz"))
+        for line in lines:
+            where = f"{name}, line {line.number}"
+            try:
+                content = _plain(line.content, name) if line.number == 1 else line.content
+                # Only the last line of a file that was cut off has no line end.
+                row = _row(_parse(content, where, cut=not line.whole), where)
+            except BadInput:
+                for _ in lines:  # a packed file that is damaged says so at its end, and that is the reason then
+                    continue
+                raise
+            yield row
+
+
+def _plain(content: bytes, name: str) -> bytes:
+    """The beginning of a file without its byte-order mark. Raises BadInput for UTF-16 and UTF-32."""
     if content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in content[:4]:
         raise BadInput(f"{name}, line 1: the text is UTF-16 or UTF-32, not UTF-8; save it as UTF-8")
-    content = content.removeprefix(b"\xef\xbb\xbf")
-    if name.removesuffix(".gz").endswith(".json"):
-        yield from _whole_json(content, name)
-        return
-    lines = content.split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            where = f"{name}, line {number}"
-            # Only the last line of a file that was cut off has no line end.
-            yield _row(_parse(line, where, cut=number == len(lines)), where)
+    return content.removeprefix(b"\xef\xbb\xbf")
 
 
-def _bytes(path: Path, name: str) -> bytes:
+@contextlib.contextmanager
+def _file_errors(path: Path, name: str) -> Iterator[None]:
     try:
-        return gzip.decompress(path.read_bytes()) if name.endswith(".gz") else path.read_bytes()
+        yield
     except EOFError:
         raise BadInput(f"{name}: the gzip file is cut off; fetch it again") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
+    except GZIP_ERRORS as error:
         raise BadInput(f"{name}: not a whole gzip file ({_reason(error)}); fetch it again") from None
     except OSError as error:
         raise BadInput(f"cannot read '{path}': {(error.strerror or str(error)).lower()}") from error

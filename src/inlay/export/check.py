@@ -22,6 +22,7 @@ from torch import Tensor
 
 import inlay
 from inlay.config import BadInput
+from inlay.config.files import read_bounded_text
 from inlay.evaluate.corpus import held_out, of_documents
 from inlay.evaluate.run import run_store
 from inlay.evaluate.task import Corpus, SourceDocument
@@ -265,6 +266,6 @@ def _own_code() -> Corpus:
     root = Path(inlay.__file__).parent
     documents = []
     for path in sorted(root.rglob("*.py")):
-        text = path.read_text(encoding="utf-8")
+        text = read_bounded_text(path)
         documents.append(SourceDocument(content_id(text), path.relative_to(root).as_posix(), "python", text))
     return of_documents(documents, "inlay's own code")

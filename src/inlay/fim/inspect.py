@@ -16,6 +16,7 @@ import numpy as np
 
 from inlay.config import BadInput, validate
 from inlay.config.compose import compose
+from inlay.config.files import read_bounded
 from inlay.fim.draws import Draws
 from inlay.fim.span import Span, SpanStrategy, Syntax, TextView, apply_indentation, strategies
 from inlay.fim.transform import FimConfig
@@ -53,7 +54,7 @@ def read_view(file: str, store: str | None) -> tuple[TextView, str]:
     if language is None:
         raise BadInput(f"cannot tell the language of '{file}' from its name; give a file with a known suffix")
     try:
-        data = Path(file).read_bytes()
+        data = read_bounded(Path(file))
         text = data.decode()
     except OSError as error:
         raise BadInput(f"cannot read '{file}': {error.strerror}") from None

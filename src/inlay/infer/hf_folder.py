@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from inlay.config import BadInput, InlayError
+from inlay.config.files import read_bounded_text
 from inlay.fim.family import Family, Order, all_families, load_family
 from inlay.model import ModelConfig, Transformer, checkpoint
 from inlay.model.architecture import Architecture, architecture_of
@@ -291,7 +292,7 @@ def _open(file: Path) -> Any:
 def read_json(file: Path) -> dict[str, Any]:
     """The object in `file`. Raises BadInput for one that is missing or damaged."""
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = json.loads(read_bounded_text(file))
     except OSError as error:
         raise BadInput(f"cannot read {file}: {error.strerror}") from None
     except ValueError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from inlay.config import Config, Registry
+from inlay.config.files import open_regular
 from inlay.text.document import Document
 
 sources = Registry("source", "inlay.text.sources")
@@ -107,7 +108,7 @@ def read_text(path: Path, max_bytes: int) -> str:
     Raises Skipped with the reason: `unreadable`, `too large`, `binary` (holds a NUL byte), `not UTF-8`.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(max_bytes + 1)
     except OSError:
         raise Skipped("unreadable") from None

@@ -22,6 +22,7 @@ import pyarrow.parquet as parquet
 import xxhash
 
 from inlay.config import BadInput, InlayError
+from inlay.config.files import read_bounded
 from inlay.text.syntax_code import unpack_nodes
 from inlay.text.tokenizer import Tokenizer
 
@@ -255,7 +256,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise BadInput(f"not a token store: {path} ({what}); make one with 'inlay prepare out={path}'")
     damaged = InlayError(f"damaged token store: {file} does not match its hash; prepare it again")
     try:
-        data = file.read_bytes()
+        data = read_bounded(file)
         manifest = json.loads(data)
     except OSError as error:
         raise InlayError(f"cannot read {file}: {error.strerror}") from None

@@ -29,6 +29,7 @@ import xxhash
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from inlay.config import BadInput, InlayError, Registry
+from inlay.config.files import read_bounded_text
 from inlay.text.definition import SPACE, Style, merges_of, read_definition, token_name
 from inlay.text.pretokens import (
     CL100K_PATTERN,
@@ -155,9 +156,9 @@ class Tokenizer:
         path = Path(path)
         file = path / "tokenizer.json" if path.is_dir() else path
         try:
-            definition = file.read_text(encoding="utf-8")
+            definition = read_bounded_text(file)
             beside = file.with_name("tokenizer_config.json")
-            settings = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+            settings = json.loads(read_bounded_text(beside)) if beside.is_file() else {}
         except OSError as error:
             raise BadInput(f"cannot read tokenizer {file}: {error.strerror}") from None
         except ValueError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inlay.config import Config, Registry
-from inlay.config.files import write_atomic
+from inlay.config.files import read_bounded_text, write_atomic
 
 if TYPE_CHECKING:
     from inlay.data.loader import Batch
@@ -69,7 +69,7 @@ def drop_lines_behind(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_bounded_text(path, errors="replace").splitlines():
         try:
             if 0 <= json.loads(line)["step"] <= step and step > 0:
                 kept.append(line + "\n")

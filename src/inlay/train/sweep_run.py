@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from inlay.config import BadInput
-from inlay.config.files import disk_errors
+from inlay.config.files import disk_errors, read_bounded_text
 from inlay.text.progress import NoProgress, Phase, Progress
 from inlay.train.launcher import Job, Pool, Task
 from inlay.train.search import Outcome
@@ -201,7 +201,7 @@ class _Conductor:
 
 def _reason(log: Path, status: int) -> str:
     """The last line that a process printed, or its exit status."""
-    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    text = read_bounded_text(log, errors="replace") if log.is_file() else ""
     lines = [line for line in text.splitlines() if line.strip()]
     if status < 0 or not lines:
         return f"ended by signal {-status}" if status < 0 else f"exit status {status}"

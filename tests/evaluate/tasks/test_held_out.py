@@ -178,7 +178,7 @@ def test_lengths_share_each_number(corpus: Corpus, tokenizer: Tokenizer) -> None
         ({"lengths": ["ten"]}, "is no length"),
         ({"lengths": ["1-10", "10-20"]}, "lengths overlap at 10 bytes"),
         ({"kinds": {"word": 5}}, "'word' is a category, no syntax node"),
-        ({"categories": {"word": -1}}, "must not be negative"),
+        ({"categories": {"word": -1}}, "categories.word' = -1: input should be greater than or equal to 0"),
         ({"categories": {"words": 1}}, "words"),
         ({"languages": {}}, "give each language a weight above 0"),
         ({"languages": {"python": 0.0}}, "give each language a weight above 0"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from inlay.config import BadInput
+from inlay.config.files import read_bounded_text
 from inlay.evaluate.subject import Subject
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _is_ours(file: Path) -> bool:
     from inlay.model.architecture import architecture_of
 
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = json.loads(read_bounded_text(file))
     except (OSError, ValueError, RecursionError):
         return True
     if not isinstance(data, dict) or "model_type" not in data or "quantization_config" in data:

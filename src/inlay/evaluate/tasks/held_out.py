@@ -50,13 +50,6 @@ class HeldOutConfig(TaskConfig):
     max_document_bytes: int = Field(65_536, ge=1, le=1 << 30)
     """Larger documents are left out: each completion is compiled inside its whole document."""
 
-    @field_validator("categories", "kinds")
-    @classmethod
-    def _counts(cls, counts: dict[str, int]) -> dict[str, int]:
-        if any(count < 0 for count in counts.values()):
-            raise ValueError("numbers of gaps must not be negative")
-        return counts
-
     @field_validator("kinds")
     @classmethod
     def _names(cls, kinds: dict[str, int]) -> dict[str, int]:

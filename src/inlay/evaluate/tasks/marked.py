@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 import xxhash
 
 from inlay.config import BadInput
+from inlay.config.files import open_regular
 from inlay.evaluate.marks import decode, read_mark
 from inlay.evaluate.task import Example, Examples, Place, TaskConfig, tasks
 from inlay.text.document import content_id, language_of
@@ -81,7 +82,7 @@ def _files(path: Path) -> Iterator[tuple[str, Path]]:
 
 def _bytes(file: Path) -> bytes:
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             data = opened.read(LARGEST_BYTES + 1)
     except OSError as error:
         raise BadInput(f"cannot read '{file}': {(error.strerror or str(error)).lower()}") from error

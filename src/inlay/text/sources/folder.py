@@ -8,7 +8,6 @@ link, so nothing outside the tree is read. It refuses a path that does not exist
 import errno
 import os
 import re
-import stat
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import pathspec
 from pydantic import Field, field_validator
 
 from inlay.config import BadInput, nearest
+from inlay.config.files import open_regular
 from inlay.text.document import LANGUAGES, Document, document, language_of
 from inlay.text.source import Drops, Skipped, Source, read_text, sources
 
@@ -225,11 +225,9 @@ def _enclosing(root: Path) -> tuple[str | None, _Rules]:
 def _read_rules(folder: Path) -> pathspec.GitIgnoreSpec:
     """The rules of a folder's `.gitignore`; as for git, a line that is no pattern matches nothing."""
     try:
-        descriptor = os.open(folder / ".gitignore", os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with open(descriptor, "rb") as file:
-            # A pipe of that name would wait for a writer, and a device never end.
-            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-            data = file.read(_RULES_BYTES) if regular else b""
+        # A pipe of that name would wait for a writer, and a device never end.
+        with open_regular(folder / ".gitignore") as file:
+            data = file.read(_RULES_BYTES)
     except OSError:
         data = b""
     # Names and patterns are bytes to git: what is no UTF-8 is read as Python reads such names.

@@ -21,7 +21,7 @@ import xxhash
 from pydantic import Field, model_validator
 
 from inlay.config import BadInput, Config
-from inlay.config.files import disk_errors
+from inlay.config.files import disk_errors, read_bounded
 from inlay.train.search import Curve, Outcome, Outcomes, Scalar, Search, Trial, Values, rounded, searches
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def _cut_half_line(journal: Path) -> None:
     """Takes away what a killed process has left behind the last whole line."""
     if not journal.is_file():
         return
-    data = journal.read_bytes()
+    data = read_bounded(journal)
     whole = data.rfind(b"\n") + 1
     if whole < len(data):
         os.truncate(journal, whole)
