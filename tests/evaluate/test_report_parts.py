@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from tests.evaluate.report_runs import write_run
+from tests.train.tiny_training import write_store
 
 from inlay.config import BadInput
 from inlay.evaluate.charts_overlay import BOTTOM, HEIGHT, TOP, Line, log_ticks, overlay
@@ -16,6 +17,7 @@ from inlay.evaluate.report_configs import split_keys
 from inlay.evaluate.report_data import load_run
 from inlay.evaluate.report_entries import distinct_names, letter, mean_curve
 from inlay.evaluate.report_paths import find_runs
+from inlay.text.store import TokenStore
 
 
 def test_paths_may_be_checkpoints_and_folders(tmp_path: Path) -> None:
@@ -116,8 +118,7 @@ def test_bands_and_log_axes() -> None:
 
 
 def test_a_mixture_has_its_main_store_and_named_sources(tmp_path: Path) -> None:
-    (tmp_path / "code").mkdir()
-    (tmp_path / "code" / "manifest.json").write_text('{"splits": {"train": {"bytes": 5}}}')
+    code = write_store(tmp_path / "code", modules=6)
     sources = {
         "english": {"path": str(tmp_path / "none"), "content": "english"},
         "code": {"path": str(tmp_path / "code"), "content": "code"},
@@ -126,7 +127,8 @@ def test_a_mixture_has_its_main_store_and_named_sources(tmp_path: Path) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 200, "tokens": 102400, "seconds": 100.0, "validation/english/l2r/loss": 3.0}\n')
     loaded = load_run(run)
-    assert loaded.corpus == {"splits": {"train": {"bytes": 5}}}
+    assert loaded.corpus is not None
+    assert loaded.corpus["content_hash"] == TokenStore.open(code).manifest["content_hash"]
     assert compare([loaded]).kinds[-1] == ("english/l2r", "english: left to right")
     for odd in ({"data": None}, {"data": [1]}, {"data": {"sources": [1]}}):
         assert load_run(write_run(tmp_path / str(len(str(odd))), 2.0, config=odd)).corpus is None
