@@ -59,6 +59,10 @@ NOT_RUN = {
 }
 OTHER = {
     r"git clone <this repository> inlay && cd inlay": lambda words: True,
+    r"make demo DEMO_ARGS=.*": lambda words: (
+        set(" ".join(words[2:]).removeprefix("DEMO_ARGS=").strip('"').split())
+        & {"--new", "--resume", "--minutes", "--out", "--corpus"}
+    ),
     r"make [\w-]+": lambda words: re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE),
     r"(python3? )-m (benchmarks|experiments)[\w.]*.*": lambda words: module_of(words[2]),
     r"python3? docs/\w+\.py.*": lambda words: (ROOT / words[1]).is_file(),

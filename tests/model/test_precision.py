@@ -1,5 +1,7 @@
 """Number formats follow the machine."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,17 @@ def test_muon_iterates_in_the_fast_format(units: bool) -> None:
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux only: nothing else lists the units")
 def test_units_are_read_from_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(precision.VARIABLE)
     for flags, expected in (("fma avx2", False), ("avx512f avx512_bf16 fma", True), ("asimd bf16 sve", True)):
         monkeypatch.setattr(Path, "read_text", lambda self, flags=flags, **_: f"flags : {flags}\n")
         assert precision.has_bfloat16_units.__wrapped__() is expected
+
+
+def test_the_environment_overrules_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    # In every process: what a test starts has the environment of `tests/conftest.py`.
+    for told in ("0", "1"):
+        monkeypatch.setenv(precision.VARIABLE, told)
+        assert precision.has_bfloat16_units.__wrapped__() is (told == "1")
+        code = "from inlay.model.precision import has_bfloat16_units as h; print(int(h()))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == told

@@ -259,7 +259,8 @@ def show_middles(batch: Batch, _: int) -> Batch:
 
 def test_middles_that_were_not_taken_out(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     change_batches(monkeypatch, show_middles)
-    trainer = guarded(store, tmp_path / "run", 40, rows=8)
+    # Rows long enough that most contexts hold their whole middle.
+    trainer = guarded(store, tmp_path / "run", 40, rows=8, sequence_length=256)
     error = stopped(trainer)
     assert error.rule == "leaking_targets"
     assert "word for word" in str(error)

@@ -14,6 +14,8 @@ from inlay.train.compiler import why_not_compiled
 from inlay.train.config import TrainRun
 from inlay.train.parallel import Parallel, ParallelConfig
 
+# "The same" is 1e-5 here, which holds in fp32 alone.
+pytestmark = pytest.mark.usefixtures("fp32_products")
 MUON: dict[str, Any] = {"kind": "muon", "momentum_warmup": 10}
 ADAMW: dict[str, Any] = {"kind": "adamw"}
 Cases = dict[str, tuple[TrainRun, dict[str, Any]]]
@@ -42,7 +44,7 @@ def alone(cases: Cases) -> Cases:
 
 
 @pytest.fixture(scope="module")
-def single(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def single(fp32_products: None, store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return all_of(alone(quick_cases(store)), tmp_path_factory.mktemp("single"))
 
 
@@ -51,7 +53,9 @@ def both(cases: Cases, out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def pair(store: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def pair(
+    fp32_products: None, store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """What two processes found, by rank."""
     folder = tmp_path_factory.mktemp("pair")
     return ranks.run(2, both, quick_cases(store), folder / "runs", out=folder / "found")

@@ -1,17 +1,25 @@
 """Which number formats a machine computes fast: on a CPU without bf16 units a step in bf16 takes ten times as long."""
 
 import functools
+import os
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+VARIABLE = "INLAY_BFLOAT16_UNITS"
 Precision = Literal["auto", "bfloat16", "float32"]
 
 
 @functools.cache
 def has_bfloat16_units() -> bool:
-    """Whether this CPU multiplies bf16 natively. Elsewhere than on Linux nothing says so, and fp32 is kept."""
+    """Whether this CPU multiplies bf16 natively. Elsewhere than on Linux nothing says so, and fp32 is kept.
+
+    `INLAY_BFLOAT16_UNITS` (0 or 1) overrules what the system says: where that is wrong, and for comparing the two.
+    """
+    told = os.environ.get(VARIABLE, "")
+    if told in ("0", "1"):
+        return told == "1"
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
