@@ -31,10 +31,10 @@ def module(number: int) -> str:
     )
 
 
-def write_store(folder: Path, modules: int = 24, first: int = 0) -> Path:
+def write_store(folder: Path, modules: int = 24, first: int = 0, tokenizer: Tokenizer | None = None) -> Path:
     """A store of `modules` documents, every sixth of them for validation."""
     texts = [module(first + number) for number in range(modules)]
-    tokenizer = Tokenizer.train(texts, vocab_size=400)
+    tokenizer = tokenizer or Tokenizer.train(texts, vocab_size=400)
     with StoreWriter(folder, tokenizer) as writer:
         for number, text in enumerate(texts):
             item = document(text, language="python", path=f"m{number}.py", repo="r", licence="MIT", source="test")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from inlay.data.inspect import Shown
     from inlay.model import ModelConfig
 
 Tail = Annotated[str, Parameter(show_default=False)]
@@ -51,17 +52,32 @@ def export_lines(config: "ModelConfig", context: int) -> list[str]:
     return found
 
 
-def rows(store: str, /, *overrides: Tail, count: int = 4, as_json: Json = False) -> None:
-    """Training rows as the model sees them.
+def rows(
+    place: str,
+    /,
+    *overrides: Tail,
+    count: int = 4,
+    stage: str | None = None,
+    source: str | None = None,
+    as_json: Json = False,
+) -> None:
+    """Training rows as the model sees them: those that a store gives, or those that a run was trained on.
+
+    Examples: inlay inspect rows STORE fim.rate=1, and with the run's own options: inlay inspect rows RUN
 
     Parameters
     ----------
-    store
-        A token store.
+    place
+        A token store, a run directory, or a checkpoint of one.
     overrides
-        Training options as key=value: fim.rate=1, train.sequence_length=256 ...
+        Of a store, training options as key=value: fim.rate=1, train.sequence_length=256 ... Of a run only where its
+        store is now: data.path=STORE.
     count
         How many rows.
+    stage
+        Of a run with stages, the first rows of this one; by default the stage of the checkpoint's last step.
+    source
+        Of a run on a mixture, only rows of this source.
     as_json
         One JSON object a line.
     """
@@ -70,24 +86,49 @@ def rows(store: str, /, *overrides: Tail, count: int = 4, as_json: Json = False)
 
     if count < 1:
         raise BadInput(f"--count {count}: show at least one row")
-    print_rows(store, count, as_json, list(overrides))
+    print_rows(_opened(place, overrides, stage, source), count, as_json, list(overrides))
 
 
-def stats(store: str, /, *overrides: Tail, as_json: Json = False) -> None:
-    """What a store holds, and the rates, shares and middle lengths of its training rows.
+def stats(
+    place: str, /, *overrides: Tail, stage: str | None = None, source: str | None = None, as_json: Json = False
+) -> None:
+    """What a store holds, and the rates, shares and middle lengths of its training rows, or of those of a run.
+
+    Examples: inlay inspect stats STORE fim.level=document, and with the run's own options: inlay inspect stats RUN
 
     Parameters
     ----------
-    store
-        A token store.
+    place
+        A token store, a run directory, or a checkpoint of one.
     overrides
-        Training options as key=value: fim.level=document, train.sequence_length=256 ...
+        Of a store, training options as key=value: fim.level=document, train.sequence_length=256 ... Of a run only
+        where its store is now: data.path=STORE.
+    stage
+        Of a run with stages, this one; by default the stage of the checkpoint's last step.
+    source
+        Of a run on a mixture, this source; by default the main one.
     as_json
         One JSON object.
     """
     from inlay.data.stats import print_stats
 
-    print_stats(store, as_json, list(overrides))
+    print_stats(_opened(place, overrides, stage, source, one_source=True), as_json, list(overrides))
+
+
+def _opened(
+    place: str, overrides: tuple[str, ...], stage: str | None, source: str | None, one_source: bool = False
+) -> "str | Shown":
+    """The rows of a run or a checkpoint; a store as it is, which is opened with its options."""
+    from inlay.config import BadInput
+
+    if any((Path(place) / name).is_file() for name in ("config.yaml", "checkpoint.json")):
+        from inlay.train.run_rows import of_run
+
+        return of_run(place, overrides, stage, source, one_source)
+    for name, value in (("stage", stage), ("source", source)):
+        if value is not None:
+            raise BadInput(f"--{name} {value}: only a run has {name}s, and '{place}' is none")
+    return place
 
 
 def plan(*overrides: Tail, config: Path | None = None, as_json: Json = False) -> None:

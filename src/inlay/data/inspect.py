@@ -7,6 +7,7 @@ import codecs
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +15,8 @@ import numpy as np
 
 from inlay.config import Config, validate
 from inlay.config.compose import compose, quoted
-from inlay.data.loader import Rows
+from inlay.data.loader import LoaderState, Rows
+from inlay.data.mixture import MixedRows
 from inlay.data.rows import Placed
 from inlay.fim.format import FimFormat, Kind, Region
 from inlay.fim.transform import FimConfig
@@ -71,22 +73,65 @@ def open_rows(store: str, overrides: list[str], split: str = "train") -> Rows:
     return Rows(store, split, options.fim, options.train.sequence_length, options.seed, options.data.shortest_piece)
 
 
-def print_rows(store: str, count: int, as_json: bool, overrides: list[str]) -> None:
-    """Prints the first `count` rows of epoch 0: coloured text, or one JSON object an example."""
+@dataclass(frozen=True)
+class Shown:
+    """Rows to show: a stream from a place on, in the order of training."""
+
+    rows: Rows | MixedRows
+    start: LoaderState
+    count: int
+    """How many the stream has."""
+    source: str | None = None
+    """Only those of this source of a mixture."""
+    title: str | None = None
+    """What they are, where that is no store as it is."""
+
+    def part(self, number: int = 0) -> Rows:
+        """The rows of one source by its number; of one store, all."""
+        return self.rows.part(number) if isinstance(self.rows, MixedRows) else self.rows
+
+    def walk(self, most: int) -> Iterator[tuple[int, str | None, Rows, list[Placed]]]:
+        """At most `most` rows: (number in the stream, name of the source, rows that it is of, examples)."""
+        state, number, found, names = self.start, 0, 0, self.rows.source_names
+        while number < self.count and found < most:
+            addresses, state = self.rows.advance(state, min(_AT_ONCE, self.count - number))
+            for epoch, row, *whose in addresses:
+                name = names[whose[0]] if whose else None
+                if found < most and self.source in (None, name):
+                    part = self.part(*whose)
+                    yield number, name, part, part.maker.examples(part.plan(epoch), epoch, row)
+                    found += 1
+                number += 1
+
+
+_AT_ONCE = 64
+"""Rows whose places are reckoned together."""
+
+
+def of_store(store: str, overrides: list[str]) -> Shown:
+    """The rows of a store's first epoch. Raises BadInput for a damaged store."""
     TokenStore.open(store)
     rows = open_rows(store, overrides)
-    plan = rows.plan(0)
-    for line in rows.notices:
+    return Shown(rows, LoaderState(), rows.plan(0).row_count)
+
+
+def print_rows(place: str | Shown, count: int, as_json: bool, overrides: list[str]) -> None:
+    """Prints the first `count` rows of a store under `overrides`, or of what is opened already: coloured text, or one
+    JSON object an example."""
+    shown = of_store(place, overrides) if isinstance(place, str) else place
+    if shown.title is not None:
+        print(shown.title, file=sys.stderr)
+    for line in shown.rows.notices:
         print(line, file=sys.stderr)
     if not as_json:
         _print_legend()
-    for number in range(min(count, plan.row_count)):
-        examples = rows.maker.examples(plan, 0, number)
+    for number, source, rows, examples in shown.walk(count):
         if as_json:
             for placed in examples:
-                sys.stdout.write(json.dumps(describe(rows, number, placed)) + "\n")
+                of = {} if source is None else {"source": source}
+                sys.stdout.write(json.dumps({**describe(rows, number, placed), **of}) + "\n")
         else:
-            _print_row(rows, number, examples)
+            _print_row(rows, number, examples, source)
 
 
 def describe(rows: Rows, number: int, placed: Placed) -> dict[str, Any]:
@@ -164,7 +209,7 @@ def _print_legend() -> None:
     Console().print(legend)
 
 
-def _print_row(rows: Rows, number: int, examples: list[Placed]) -> None:
+def _print_row(rows: Rows, number: int, examples: list[Placed], source: str | None = None) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.text import Text
@@ -172,7 +217,8 @@ def _print_row(rows: Rows, number: int, examples: list[Placed]) -> None:
     console = Console()
     maker = rows.maker
     used = sum(len(placed.example.row.tokens) - 1 for placed in examples)
-    console.rule(f"row {number} · {len(examples)} examples · {used} of {maker.length} slots")
+    of = f" of {source}" if source is not None else ""
+    console.rule(f"row {number}{of} · {len(examples)} examples · {used} of {maker.length} slots")
     weights = maker.transform.config.loss.table()
     for placed in examples:
         info, example = rows.split.document(placed.document), placed.example

@@ -72,6 +72,10 @@ class MixedRows:
         """The one that all stores have."""
         return self._rows[0].tokenizer
 
+    def part(self, number: int) -> Rows:
+        """The rows of one source by its number."""
+        return self._rows[number]
+
     def row(self, epoch: int, row: int, source: int = 0) -> Row:
         """One row's arrays, marked with the number of its source."""
         return replace(self._rows[source].row(epoch, row), source=source)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inlay.data.inspect import open_rows, parts_of
+from inlay.data.inspect import Shown, of_store, parts_of
 from inlay.data.rows import Placed
 from inlay.fim.format import FimFormat, Kind, Region
 from inlay.fim.transform import FimConfig
@@ -47,22 +47,24 @@ def is_effective(placed: Placed, form: FimFormat) -> bool:
     return len(middle) == end - start and bool(prefix or start == 0) and bool(suffix or end == placed.size)
 
 
-def stats(store: str, overrides: list[str], rows_looked_at: int = ROWS_LOOKED_AT) -> dict[str, Any]:
-    """Counts of the store, and of the first `rows_looked_at` rows of epoch 0: fill, rates, shares, middle lengths.
+def stats(place: str | Shown, overrides: list[str], rows_looked_at: int = ROWS_LOOKED_AT) -> dict[str, Any]:
+    """Counts of a store, and of its first `rows_looked_at` rows: fill, rates, shares, middle lengths. `place`: a store,
+    with `overrides`, or rows that are opened already, of a mixture those of one source.
 
     Shares are of examples; `strategies`, `node_kinds` and `orders` of FIM examples. Raises what opening rows raises.
     """
-    opened = TokenStore.open(store)
-    rows = open_rows(store, overrides)
-    plan = rows.plan(0)
+    shown = of_store(place, overrides) if isinstance(place, str) else place
+    names = shown.rows.source_names
+    rows = shown.part(names.index(shown.source) if shown.source is not None else 0)
+    opened = TokenStore.open(rows.store_path, verify=False)
     transform = rows.maker.transform
     names = ("kinds", "languages", "strategies", "node_kinds", "fallbacks")
     count: dict[str, Counter[str]] = {name: Counter() for name in names}
     lengths: list[int] = []
-    used = trimmed = effective = bare = contexts = examples = 0
-    looked_at = min(rows_looked_at, plan.row_count)
-    for number in range(looked_at):
-        for placed in rows.maker.examples(plan, 0, number):
+    used = trimmed = effective = bare = contexts = examples = looked_at = 0
+    for _, _, _, row in shown.walk(rows_looked_at):
+        looked_at += 1
+        for placed in row:
             example = placed.example
             examples += 1
             count["kinds"][Kind(example.row.kind).name.lower()] += 1
@@ -102,12 +104,12 @@ def stats(store: str, overrides: list[str], rows_looked_at: int = ROWS_LOOKED_AT
         ),
         "syntax": opened.manifest.get("syntax", {}),
         "level": transform.config.level,
-        "rows_an_epoch": plan.row_count,
+        "rows_an_epoch": rows.plan(0).row_count,
         "rows_looked_at": looked_at,
         "examples_looked_at": examples,
-        "fill": used / (looked_at * rows.maker.length),
+        "fill": used / max(1, looked_at * rows.maker.length),
         "nominal_fim_rate": transform.config.rate,
-        "effective_fim_rate": effective / examples,
+        "effective_fim_rate": effective / max(1, examples),
         "kinds": _shares(kinds),
         "orders": _shares(Counter({name: number for name, number in kinds.items() if name != "l2r"})),
         "languages": _shares(count["languages"]),
@@ -118,15 +120,17 @@ def stats(store: str, overrides: list[str], rows_looked_at: int = ROWS_LOOKED_AT
         "middles_without_context": bare / max(1, len(lengths)),
         "middle_mean": float(np.mean(lengths)) if lengths else None,
         "middle_quantiles": [float(value) for value in np.quantile(lengths, QUANTILES)] if lengths else [],
-        "context_files": contexts / examples,
+        "context_files": contexts / max(1, examples),
         "trimmed_tokens_share": trimmed / max(1, used),
         "middle_tokens": _histogram(lengths),
     }
 
 
-def print_stats(store: str, as_json: bool, overrides: list[str] | None = None) -> None:
+def print_stats(place: str | Shown, as_json: bool, overrides: list[str] | None = None) -> None:
     """Prints `stats`: tables for people, or one JSON object."""
-    found = stats(store, overrides or [])
+    found = stats(place, overrides or [])
+    if isinstance(place, Shown) and place.title is not None:
+        print(place.title, file=sys.stderr)
     if as_json:
         sys.stdout.write(json.dumps(found) + "\n")
         return
