@@ -4,6 +4,8 @@
 #                                   a second one goes on where the first was stopped; DEMO_ARGS=--new begins another
 #   make install                    the set-up alone; the command is then .venv/bin/inlay
 #   make test, test-all, lint       the quick tests, all tests, the linters
+#   make test-precision             the rooms that compute, as on a processor that multiplies bf16, and with 4 threads
+#   make test-matrix                the quick tests on Python 3.11 to 3.13 and the oldest torch, in .venv-matrix (uv)
 #
 # Variables: PYTHON=python3.12 chooses the interpreter. TORCH="torch==2.13.0 ..." chooses the torch build: anything that
 # `pip install` accepts, such as a wheel file, or a version with the --index-url of its CPU or CUDA builds.
@@ -23,12 +25,12 @@ STAMP_DEV := .venv/.stamp-dev
 CONSTRAINTS := .venv/constraints.txt
 FITS := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help install install-dev demo test test-all lint format lock clean
+.PHONY: help install install-dev demo test test-all test-precision test-matrix lint format lock clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
 help:
-	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+	@sed -n '/^$$/q;s/^# \{0,1\}//p' Makefile
 
 install: $(STAMP_CORE)
 	@echo "ready: .venv/bin/inlay --help"
@@ -44,6 +46,21 @@ test: $(STAMP_DEV)
 
 test-all: $(STAMP_DEV)
 	@$(BIN)/pytest -n 2 -q -m "slow or not slow" $(PYTEST_ARGS)
+
+# The rooms whose numbers depend on the processor: what `make test` does with fp32 and one thread, once more.
+COMPUTING := tests/train tests/model tests/infer tests/export tests/evaluate/subjects
+THREADED := tests/model/test_attention.py tests/model/test_decode_step.py tests/infer/test_engine.py
+
+test-precision: $(STAMP_DEV)
+	@INLAY_BFLOAT16_UNITS=1 $(BIN)/pytest -n 2 -q $(COMPUTING) $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=4 $(BIN)/pytest -q $(THREADED) $(PYTEST_ARGS)
+
+# Each is "Python torch". torch comes first and alone, as above; a registry without a CPU build gives a CUDA build of 5 GB.
+MATRIX ?= 3.11=2.11.0 3.12=2.13.0 3.13=2.13.0
+
+test-matrix:
+	@command -v $(UV) >/dev/null 2>&1 || { echo "make test-matrix needs uv, which brings the Pythons: pip install uv" >&2; exit 1; }
+	@for pair in $(MATRIX); do 		place=.venv-matrix/$$pair; python=$${pair%=*}; torch=$${pair#*=}; 		echo "== Python $$python, torch $$torch"; 		$(UV) venv --quiet --allow-existing --python $$python $$place && 		$(UV) pip install --quiet --python $$place torch==$$torch && echo torch==$$torch > $$place/constraints.txt && 		$(UV) pip install --quiet --python $$place -c $$place/constraints.txt -r requirements.lock -r requirements-dev.lock && 		PYTHONPATH=src $$place/bin/python -m pytest -n 2 -q $(PYTEST_ARGS) || exit 1; 	done
 
 lint: $(STAMP_DEV)
 	@$(BIN)/ruff check
