@@ -1,6 +1,7 @@
 """What every test runs under: one torch thread for each worker, no re-exec of the process, and hypothesis profiles."""
 
 import os
+import signal
 from pathlib import Path
 
 # Processes that a test starts import this tree, installed or not.
@@ -18,6 +19,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import hypothesis
 
+# Started in the background of a shell, a process ignores Ctrl-C, and so does all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=50)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True, database=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")

@@ -68,7 +68,7 @@ def environment() -> dict[str, str]:
 def test_the_trap_fires(trap):
     # Else the tests below say nothing. This is what plain `python -m` does, with any program.
     subprocess.run([sys.executable, "-c", "import json"], capture_output=True, check=False)
-    assert trap() == ["json"]
+    assert trap()  # json, or what this version of Python wants first
 
 
 def test_workers_run_nothing_of_the_folder(trap):

@@ -284,3 +284,10 @@ def test_what_was_left_out_is_one_line(tmp_path: Path) -> None:
     line = "left out 3 of 4 files and folders: 2 not UTF-8, 1 unknown language"
     assert left_out_line(dropped.to_dict(), len(found)) == line
     assert left_out_line({}, 4) is None
+
+
+def test_an_endless_run_is_counted(tmp_path: Path) -> None:
+    write(tmp_path, {"a.py": "x = 1\n", "b.py": "x = 1" + " " * 600_000 + "\n"})
+    found, dropped = read(tmp_path)
+    assert list(found) == ["a.py"]
+    assert dropped.to_dict() == {"endless run of one kind": {"count": 1, "paths": ["b.py"]}}

@@ -17,7 +17,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from inlay.config import BadInput, InlayError
 from inlay.text.pretokens import CL100K_PATTERN, O200K_PATTERN, QWEN_PATTERN
-from inlay.text.tokenizer import SPECIAL_TOKENS, Tokenizer
+from inlay.text.tokenizer import LONGEST_BLANKS, SPECIAL_TOKENS, Tokenizer, endless_run
 
 UNUSUAL = [
     "",
@@ -259,3 +259,16 @@ def test_training_survives_runs_that_never_end() -> None:
     for text in texts:
         assert tokenizer.decode(tokenizer.encode(text)) == text
     assert Tokenizer.train(library_texts(), 600).hash == Tokenizer.train([*library_texts(), "", " "], 600).hash
+
+
+@pytest.mark.parametrize("blank", [" ", "\n", "\t"])
+def test_an_endless_run_is_a_line_and_not_the_end_of_the_process(blank: str) -> None:
+    # The regular expressions of both encoders overflow their stacks at a million blanks.
+    tokenizer = Tokenizer.train(["a b\n"] * 4, vocab_size=267)
+    most = "x" + LONGEST_BLANKS * blank + "y"
+    assert tokenizer.decode_bytes(tokenizer.encode(most)) == most.encode()
+    assert tokenizer.encode_with_starts([most])[0][0].tolist() == tokenizer.encode(most)
+    with pytest.raises(BadInput, match="more than 500,000 blanks in a row in line 2, more than a tokenizer can read"):
+        tokenizer.encode("a\nb" + (LONGEST_BLANKS + 1) * blank)
+    assert endless_run("a" * 4_000_001) is not None
+    assert endless_run("a b" * 400_000) is None

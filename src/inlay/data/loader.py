@@ -8,6 +8,7 @@ from a state that was made on another store. A stream of several sources is `inl
 
 import contextlib
 import multiprocessing
+import os
 import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -197,6 +198,12 @@ class Rows:
             if row >= total:
                 epoch, row = epoch + 1, 0
         return pairs, LoaderState(epoch=epoch, row=row, store=self.store_hash, length=self.length)
+
+
+def usable_workers(asked: int) -> int:
+    """As many worker processes as this machine has processors for, at least one; 0 stays 0."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(asked, 2 * here)
 
 
 class Loader:

@@ -12,6 +12,7 @@ from typing import Any
 from inlay.config import Config, Registry
 from inlay.config.files import open_regular
 from inlay.text.document import Document
+from inlay.text.tokenizer import endless_run
 
 sources = Registry("source", "inlay.text.sources")
 
@@ -105,7 +106,8 @@ class Skipped(Exception):
 def read_text(path: Path, max_bytes: int) -> str:
     """The text of one file, without a leading byte-order mark; line ends stay as they are.
 
-    Raises Skipped with the reason: `unreadable`, `too large`, `binary` (holds a NUL byte), `not UTF-8`.
+    Raises Skipped with the reason: `unreadable`, `too large`, `binary` (holds a NUL byte), `not UTF-8`,
+    `endless run of one kind` (see `inlay.text.tokenizer.endless_run`).
     """
     try:
         with open_regular(path) as file:
@@ -117,6 +119,9 @@ def read_text(path: Path, max_bytes: int) -> str:
     if b"\0" in data:
         raise Skipped("binary")
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise Skipped("not UTF-8") from None
+    if endless_run(text) is not None:
+        raise Skipped("endless run of one kind")
+    return text

@@ -61,6 +61,12 @@ partial first and last line (FIM-SE, 2405.17103)."""
 _SHARED_PATTERNS = frozenset({QWEN_PATTERN, GPT2_PATTERN, CL100K_PATTERN, O200K_PATTERN})
 _END_OF_TEXT = "<|endoftext|>"
 _PADDING = "<|fim_pad|>"
+LONGEST_BLANKS = 500_000
+"""Blanks in a row."""
+_ENDLESS = (
+    (re.compile(rf"\s{{{LONGEST_BLANKS + 1}}}"), f"more than {LONGEST_BLANKS:,} blanks in a row"),
+    (re.compile(r"\S{4000001}"), "more than 4,000,000 characters without a blank"),
+)
 _LONG_RUN = re.compile(r"(?<!\S)(\S{512})\S+|(?<!\s)(\s{512})\s+")
 """What training leaves out: the rest of a run without a blank, or of blanks, that no token could hold anyway."""
 
@@ -190,10 +196,10 @@ class Tokenizer:
         return self._definition
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`; never a special id. Raises BadInput on a lone surrogate, which no UTF-8 text can hold, and on
-        a character that a foreign vocabulary has no bytes for.
+        """Ids of `text`; never a special id. Raises BadInput on a lone surrogate, which no UTF-8 text can hold, on a
+        character that a foreign vocabulary has no bytes for, and on a run that no pre-tokenizer holds (`endless_run`).
         """
-        if self._fast is None or not text.isascii():
+        if self._fast is None or len(text) > LONGEST_BLANKS or not text.isascii():
             return self.encode_array(text).tolist()
         return self._fast.encode_ordinary(text)  # for a few characters half the price of an array
 
@@ -202,7 +208,7 @@ class Tokenizer:
         if self._fast is None:
             _check(text)
             return np.array(self._encode_exactly(text), np.uint32)
-        if not text.isascii():
+        if len(text) > LONGEST_BLANKS or not text.isascii():
             _check(text)
         return self._fast.encode_to_numpy(text, disallowed_special=())
 
@@ -318,7 +324,26 @@ class Tokenizer:
         )
 
 
+def endless_run(text: str) -> str | None:
+    """What in a text is one pre-token that no pre-tokenizer can hold, in words; None where nothing is.
+
+    A million blanks end the regular expressions of both encoders (stack overflow), and a word of eleven million
+    characters takes 64 bytes a character.
+    """
+    if len(text) <= LONGEST_BLANKS:
+        return None
+    for pattern, what in _ENDLESS:
+        found = pattern.search(text)
+        if found is not None:
+            line = text.count("\n", 0, found.start()) + 1
+            return f"{what} in line {line}"
+    return None
+
+
 def _check(text: str) -> None:
+    endless = endless_run(text)
+    if endless is not None:
+        raise BadInput(f"text holds {endless}, more than a tokenizer can read; shorten it")
     try:
         text.encode()
     except UnicodeEncodeError as error:

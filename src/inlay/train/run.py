@@ -19,6 +19,7 @@ from inlay.infer import run_stores
 from inlay.model import checkpoint
 from inlay.text.store import TokenStore
 from inlay.train.config import TrainRun
+from inlay.train.memory import check_memory
 from inlay.train.parallel import Parallel
 from inlay.train.start import Start, check_model, check_tokenizer, read_start
 from inlay.train.trainer import Interrupted, Trainer
@@ -94,6 +95,8 @@ def _begin(config: TrainRun, run: RunDir, parallel: Parallel, start: Start | Non
             if start.model != config.model:
                 at = f"start_from={config.start_from}"
                 raise BadInput(f"the model at {at} is not that of {run.config_file}: start a new run")
+        vocab_size = store.tokenizer.vocab_size if start is None else start.vocab_size
+        check_memory(config, vocab_size, parallel.world)
     if start is None:
         Trainer(config, run, parallel=parallel).run_to_end()
         return

@@ -176,12 +176,17 @@ class Saver:
         """A copy in the CPU's memory of what this rank writes. The memory is kept for the next one."""
         parallel = trainer.parallel
         fast = parallel.device.type == "cuda"  # copies into pinned memory run at the full speed of the bus
-        if self._stager is None:
-            self._stager = DefaultStager(StagingOptions(fast, False, False, fast))
         state = trainer.optimizer.state()
         own = share({name: tensor for name, tensor in state.items() if not isinstance(tensor, DTensor)}, parallel)
         kept = {name: tensor for name, tensor in state.items() if isinstance(tensor, DTensor) or name in own}
-        staged: Any = self._stager.stage({storage.key(OPTIMIZER, name): tensor for name, tensor in kept.items()})
+        named = {storage.key(OPTIMIZER, name): tensor for name, tensor in kept.items()}
+        options = StagingOptions(fast, False, False, fast)
+        try:
+            self._stager = self._stager or DefaultStager(options)
+            staged: Any = self._stager.stage(named)
+        except KeyError:  # before torch 2.13 a stager serves once, and forgets how to copy when it has
+            self._stager = DefaultStager(options)
+            staged = self._stager.stage(named)
         for name, tensor in _whole(trainer.model):
             if parallel.main:
                 buffer = self._buffers.get(name)

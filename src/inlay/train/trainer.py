@@ -13,6 +13,7 @@ import functools
 import math
 import signal
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -23,7 +24,7 @@ import torch
 
 from inlay.config import InlayError
 from inlay.config.run_dir import RunDir
-from inlay.data.loader import Batch, Loader, LoaderState, Rows
+from inlay.data.loader import Batch, Loader, LoaderState, Rows, usable_workers
 from inlay.data.mixture import MixedRows
 from inlay.data.rows import Row
 from inlay.model import Transformer, build
@@ -107,6 +108,7 @@ class Trainer:
         self._asked_to_stop: int | None = None
         """The signal that this process got."""
         self._stopped_by: int | None = None
+        self._workers_told = False
         """The signal that any process of the run got, once all know."""
 
     @property
@@ -175,7 +177,11 @@ class Trainer:
     def _run_stage(self) -> None:
         """Trains to the end of the current stage, or until the run is asked to stop."""
         timed: list[float] = []
-        workers, parallel = self.config.data.workers, self.parallel
+        parallel, workers = self.parallel, usable_workers(self.config.data.workers)
+        if workers < self.config.data.workers and parallel.main and not self._workers_told:
+            self._workers_told = True
+            asked = self.config.data.workers
+            print(f"data.workers={asked}: {workers} are started, two for each processor here", file=sys.stderr)
         with Loader(
             self.rows, self.stage.rows, self.loader_state, parallel.rank, parallel.world, workers=workers
         ) as loader:
