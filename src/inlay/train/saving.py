@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from shutil import rmtree
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, distributed
@@ -183,10 +183,10 @@ class Saver:
         options = StagingOptions(fast, False, False, fast)
         try:
             self._stager = self._stager or DefaultStager(options)
-            staged: Any = self._stager.stage(named)
+            staged = cast("dict[str, Tensor]", self._stager.stage(named))
         except KeyError:  # before torch 2.13 a stager serves once, and forgets how to copy when it has
             self._stager = DefaultStager(options)
-            staged = self._stager.stage(named)
+            staged = cast("dict[str, Tensor]", self._stager.stage(named))
         for name, tensor in _whole(trainer.model):
             if parallel.main:
                 buffer = self._buffers.get(name)
