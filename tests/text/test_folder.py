@@ -291,3 +291,38 @@ def test_an_endless_run_is_counted(tmp_path: Path) -> None:
     found, dropped = read(tmp_path)
     assert list(found) == ["a.py"]
     assert dropped.to_dict() == {"endless run of one kind": {"count": 1, "paths": ["b.py"]}}
+
+
+NOT_CODE: dict[str, tuple[str, dict[str, str | bytes]]] = {
+    "manifest.json": ("a token store", {"tokenizer/tokenizer.json": "{}", "train/documents.parquet": b"PAR1"}),
+    "config.yaml": ("a run", {"tokenizer/tokenizer.json": "{}", "metrics.jsonl": "{}", "samples.jsonl": "{}"}),
+    "checkpoint.json": ("a checkpoint", {"weights.safetensors": b"0", "optimizer.safetensors": b"0"}),
+    "config.json": ("a model", {"model.safetensors": b"0", "tokenizer.json": "{}"}),
+}
+
+
+@pytest.mark.parametrize("file", NOT_CODE)
+def test_a_store_run_or_model_is_no_code_also_where_it_is_damaged(tmp_path: Path, file: str) -> None:
+    what, files = NOT_CODE[file]
+    place = write(tmp_path / "tree" / "place", files)
+    write(tmp_path / "tree", {"code.py": "x = 1"})
+    for content, said in ((None, f"without its {file}"), ("{", f"{place / file} cannot be read"), ("{}", f"is {what}")):
+        if content is not None:
+            (place / file).write_text(content)
+        with pytest.raises(BadInput) as caught:
+            read(place)
+        assert said in str(caught.value)
+        assert what in str(caught.value)
+        assert "\n" not in str(caught.value)
+        # Inside a tree of code it is left out, and counted; a model may have code beside it.
+        found, dropped = read(tmp_path / "tree")
+        assert "code.py" in found
+        if what != "a model":
+            assert list(found) == ["code.py"]
+            assert dropped.count(what.removeprefix("a ")) == 1
+
+
+def test_names_alone_make_no_store(tmp_path: Path) -> None:
+    for name in ("manifest.json", "config.yaml", "config.json", "tokenizer.json"):
+        write(tmp_path / name, {name: "{}", "train/a.py": "x = 1", "checkpoints/a.py": "x = 2"})
+        assert "train/a.py" in read(tmp_path / name)[0]

@@ -1,4 +1,5 @@
 import hashlib
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import get_args
@@ -7,7 +8,7 @@ import pytest
 import yaml
 from tests.evaluate.conftest import module
 
-from inlay.config import BadInput, ConfigError, validate
+from inlay.config import BadInput, ConfigError, InlayError, validate
 from inlay.evaluate.corpus import of_documents
 from inlay.evaluate.node_cuts import every_node, node_places
 from inlay.evaluate.task import Category, Corpus, Example, Place, SourceDocument
@@ -211,6 +212,14 @@ def test_examples_come_from_a_store_a_folder_or_a_file(run: Path, tmp_path: Path
         assert any(one.path == "one.py" for one in found.items)
     assert found.hash != named.hash
     changed = config.examples(Place(data=str(folder), tokenizer=tokenizer)).hash
+    # A store whose manifest is gone or damaged is named as such: its tokenizer.json is no code to cut gaps from.
+    broken = shutil.copytree(store, tmp_path / "broken")
+    (broken / "manifest.json").write_text("{", encoding="utf-8")
+    with pytest.raises(InlayError, match="manifest.json does not match its hash"):
+        config.examples(Place(data=str(broken)))
+    (broken / "manifest.json").unlink()
+    with pytest.raises(BadInput, match="looks like a token store without its manifest.json"):
+        config.examples(Place(data=str(broken), tokenizer=tokenizer))
     (folder / "one.py").write_text(module(4), encoding="utf-8")
     assert config.examples(Place(data=str(folder), tokenizer=tokenizer)).hash != changed
 

@@ -2,7 +2,8 @@
 
 It honours `.gitignore` files at every level (and those between the repository's root and the folder), never enters
 version-control data, installed packages, virtual environments, caches and build outputs, and never follows a symbolic
-link, so nothing outside the tree is read. It refuses a path that does not exist.
+link, so nothing outside the tree is read. Token stores, runs and checkpoints inside the tree are left out too. It
+refuses a path that does not exist, and a folder that is one of these, or a model, itself.
 """
 
 import errno
@@ -19,6 +20,7 @@ from pydantic import Field, field_validator
 from inlay.config import BadInput, nearest
 from inlay.config.files import open_regular
 from inlay.text.document import LANGUAGES, Document, document, language_of
+from inlay.text.not_code import not_code
 from inlay.text.source import Drops, Skipped, Source, read_text, sources
 
 _NEVER = frozenset(
@@ -105,7 +107,9 @@ class FolderSource(Source):
                 files: Iterator[tuple[str, str]] = iter([(root.name, root.parent.name or "root")])
                 root = root.parent
             else:
-                os.listdir(root)
+                found = not_code(root, set(os.listdir(root)))
+                if found is not None:
+                    raise BadInput(found.line(root))
                 files = _walk(root, dropped)
         except FileNotFoundError:
             raise BadInput(f"'source.path': no such folder: {root}") from None
@@ -161,6 +165,10 @@ def _entries(
         dropped.add("path too long" if error.errno == errno.ENAMETOOLONG else "unreadable folder", f"{folder}/")
         return
     names = {entry.name for entry in entries}
+    other = not_code(here, names) if folder else None
+    if other is not None and other.made_here:
+        dropped.add(other.what.removeprefix("a "), f"{folder}/")
+        return
     if ".git" in names and folder:
         # A repository inside the tree is ignored or taken as a whole by the outer rules; inside it only its own apply.
         repo, rules = folder, ()
