@@ -215,10 +215,10 @@ def test_examples_come_from_a_store_a_folder_or_a_file(run: Path, tmp_path: Path
     # A store whose manifest is gone or damaged is named as such: its tokenizer.json is no code to cut gaps from.
     broken = shutil.copytree(store, tmp_path / "broken")
     (broken / "manifest.json").write_text("{", encoding="utf-8")
-    with pytest.raises(InlayError, match="manifest.json does not match its hash"):
+    with pytest.raises(InlayError, match=r"manifest\.json does not match its hash"):
         config.examples(Place(data=str(broken)))
     (broken / "manifest.json").unlink()
-    with pytest.raises(BadInput, match="looks like a token store without its manifest.json"):
+    with pytest.raises(BadInput, match=r"looks like a token store without its manifest\.json"):
         config.examples(Place(data=str(broken), tokenizer=tokenizer))
     (folder / "one.py").write_text(module(4), encoding="utf-8")
     assert config.examples(Place(data=str(folder), tokenizer=tokenizer)).hash != changed
