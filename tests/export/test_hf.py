@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from inlay.infer.engine import Engine
 from inlay.infer.open import Opened, in_memory, open_model
 from inlay.model import ModelConfig, build
 from inlay.text.tokenizer import Tokenizer
+from inlay.train.start import read_start
 
 transformers = pytest.importorskip("transformers")
 
@@ -212,10 +214,51 @@ def test_a_changed_export_is_noticed(opened: Opened, tmp_path: Path) -> None:
     data = bytearray((out / "model.safetensors").read_bytes())
     data[-5] ^= 1
     (out / "model.safetensors").write_bytes(bytes(data))
-    with pytest.raises(InlayError, match=r"model.safetensors is not what inlay.json recorded"):
+    with pytest.raises(InlayError, match=r"model.safetensors was changed after the export: export again; if"):
         open_model(out)
     (out / "inlay.json").unlink()
     assert open_model(out).step == 0
+
+
+def test_every_changed_file_of_an_export_is_named(exported: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    names = sorted(file.name for file in exported.iterdir() if file.name != "README.md")
+    assert {"config.json", "generation_config.json", "inlay.json", "tokenizer.json"} <= set(names)
+    for name in names:
+        for change in range(4):
+            shutil.copytree(exported, out)
+            data = bytearray((out / name).read_bytes())
+            if change == 3:
+                del data[len(data) // 2 :]
+            else:
+                data[len(data) * (change + 1) // 4] ^= 1
+            (out / name).write_bytes(bytes(data))
+            for read in (open_model, read_and_fill):
+                with pytest.raises(InlayError, match=re.escape(str(out / name))):
+                    read(out)
+            shutil.rmtree(out)
+    shutil.copytree(exported, out)
+    (out / "generation_config.json").unlink()
+    with pytest.raises(InlayError, match=r"generation_config.json is missing: "):
+        open_model(out)
+
+
+def read_and_fill(path: Path) -> None:
+    start = read_start(path)
+    start.fill(build(start.model, start.vocab_size))
+
+
+def test_a_deliberate_edit_is_accepted_as_the_message_says(exported: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(exported, tmp_path / "out")
+    (out / "README.md").write_text("mine")
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5}))
+    with pytest.raises(InlayError, match=r'config.json was .*: export again; .*"files" in inlay.json .*"record_hash"'):
+        open_model(out)
+    record = json.loads((out / "inlay.json").read_text())
+    del record["files"]["config.json"], record["record_hash"]
+    (out / "inlay.json").write_text(json.dumps(record))
+    assert open_model(out).model.config.norm_eps == 0.5
 
 
 @pytest.fixture(scope="module")

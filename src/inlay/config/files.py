@@ -200,6 +200,25 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield value
 
 
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises BadInput, which names the file, for one that is missing, too big, no UTF-8, no JSON, nested too deep or not
+    an object.
+    """
+    try:
+        data = json.loads(read_bounded_text(path))
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise BadInput(f"damaged {path}: {error}") from None
+    except RecursionError:
+        raise BadInput(f"damaged {path}: it is nested too deep") from None
+    if not isinstance(data, dict):
+        raise BadInput(f"damaged {path}: it is no object")
+    return data
+
+
 @contextlib.contextmanager
 def disk_errors(path: str | Path) -> Iterator[None]:
     """Turns an OSError inside the block into one line that names `path`: a full disk, no permission, or the rest."""

@@ -17,7 +17,7 @@ import inlay
 from inlay.config.files import read_bounded_text
 from inlay.evaluate.result_names import read_result
 from inlay.evaluate.table import COLUMNS, format_score
-from inlay.infer.hf_folder import RECORD
+from inlay.infer.export_record import RECORD
 from inlay.infer.open import Opened
 from inlay.infer.run_stores import main_manifest, manifests
 from inlay.model import checkpoint

@@ -28,7 +28,8 @@ from inlay.config import BadInput, InlayError
 from inlay.config.files import disk_errors, read_bounded_text, sync_folder
 from inlay.export.card import card, facts, stop_list, write_card
 from inlay.export.nearest import suggestion
-from inlay.infer.hf_folder import CONFIG, GENERATION, RECORD, WEIGHTS
+from inlay.infer import export_record
+from inlay.infer.hf_folder import CONFIG, GENERATION, WEIGHTS
 from inlay.infer.open import Opened
 from inlay.model import checkpoint
 from inlay.model.architecture import Architecture, choose, refusal
@@ -80,7 +81,7 @@ def export_hf(opened: Opened, out: str | Path, dtype: HFDtype = "float32") -> Ex
             _write_json(temporary / GENERATION, _generation(opened))
             _write_tokenizer(temporary, opened)
             known = facts(opened)
-            _write_json(temporary / RECORD, _record(temporary, opened, known))
+            export_record.write(temporary, _record(opened, known), WEIGHTS)
             write_card(temporary, card(target.name, opened, known, architecture.CLASS, dtype, notices))
             size = (temporary / WEIGHTS).stat().st_size
             for file in temporary.iterdir():
@@ -169,14 +170,13 @@ def _without_template(step: dict[str, Any] | None) -> dict[str, Any] | None:
     return step
 
 
-def _record(folder: Path, opened: Opened, known: dict[str, Any]) -> dict[str, Any]:
+def _record(opened: Opened, known: dict[str, Any]) -> dict[str, Any]:
     return {
         "inlay": inlay.__version__,
         "family": opened.fim_format.name,
         "orders": list(opened.orders),
         "sequence_length": opened.sequence_length,
         "step": opened.step,
-        "weights": {WEIGHTS: checkpoint.file_hash(folder / WEIGHTS)},
         "facts": known,
     }
 

@@ -10,7 +10,6 @@ one whose tokens the tokenizer has, where inlay's own counts if its line hints a
 other strings are Qwen2.5-Coder's); the one that is called like the architecture. Else the choice is the user's.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import xxhash
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from inlay.config import BadInput, InlayError
-from inlay.config.files import read_bounded_text
+from inlay.config.files import read_json
 from inlay.fim.family import Family, Order, all_families, load_family
+from inlay.infer import export_record
 from inlay.model import ModelConfig, Transformer, checkpoint
 from inlay.model.architecture import Architecture, architecture_of
 from inlay.model.hf_keys import HFKeys
@@ -33,7 +32,6 @@ from inlay.text.tokenizer import Tokenizer
 
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
-RECORD = "inlay.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 LONGEST_CONTEXT = 4096
@@ -67,6 +65,7 @@ class HFFolder:
         """Reads and checks all but the weights themselves. Raises BadInput that names file, layer and key."""
         path = Path(path)
         where = str(path / CONFIG)
+        record = export_record.read(path)
         data = read_json(path / CONFIG)
         if "quantization_config" in data:
             raise BadInput(
@@ -76,7 +75,6 @@ class HFFolder:
         architecture = architecture_of(data, where)
         keys = HFKeys(data, where, architecture.DEFAULTS)
         config = architecture.read(data, where)
-        record = read_json(path / RECORD) if (path / RECORD).is_file() else None
         context = keys.integer("max_position_embeddings")
         folder = cls(path, architecture, config, keys.integer("vocab_size"), context, data, record, tensor_files(path))
         folder._check_tensors()
@@ -118,16 +116,8 @@ class HFFolder:
         Raises InlayError when they are not those that inlay.json has recorded.
         """
         hashes = {file.name: checkpoint.file_hash(file) for file in sorted(set(self.files.values()))}
-        recorded = {} if self.record is None else self.record.get("weights", {})
-        for name, expected in recorded.items():
-            if hashes.get(name) != expected:
-                raise InlayError(
-                    f"{self.path / name} is not what {RECORD} recorded at the export; export again, or remove {RECORD}"
-                    " to open the folder like any other checkpoint"
-                )
-        if len(hashes) == 1:
-            return next(iter(hashes.values()))
-        return xxhash.xxh3_128_hexdigest("".join(hashes.values()).encode())
+        export_record.check_weights(self.path, self.record, hashes)
+        return export_record.joint_hash(hashes)
 
     def family(self, asked: str | None = None) -> tuple[str, tuple[Order, ...]]:
         """The FIM family and the orders of its prompts, the default one first. Raises BadInput when it cannot tell."""
@@ -173,7 +163,8 @@ class HFFolder:
 
     def fill(self, model: Transformer) -> None:
         """Copies the weights into a model of the same configuration, in its own dtype; parts that only training uses
-        stay as they are."""
+        stay as they are. Raises InlayError for weights that are not those of the record."""
+        _ = self.weights_hash  # compares them
         parameters = dict(model.named_parameters())
         with torch.no_grad():
             for name, tensor in self.tensors():
@@ -287,19 +278,6 @@ def _open(file: Path) -> Any:
         return safe_open(file, framework="pt")
     except (OSError, SafetensorError) as error:
         raise InlayError(f"cannot read {file}: {' '.join(str(error).split())}; is the download complete?") from None
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in `file`. Raises BadInput for one that is missing or damaged."""
-    try:
-        data = json.loads(read_bounded_text(file))
-    except OSError as error:
-        raise BadInput(f"cannot read {file}: {error.strerror}") from None
-    except ValueError as error:
-        raise BadInput(f"damaged {file}: {error}") from None
-    if not isinstance(data, dict):
-        raise BadInput(f"damaged {file}: it is no object")
-    return data
 
 
 def _more(names: list[str]) -> str:

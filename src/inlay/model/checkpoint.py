@@ -144,7 +144,7 @@ def _set_aside(folder: Path) -> Path | None:
 def seal(record: dict[str, Any]) -> str:
     """The text of a record with a hash of its own content: a changed step would resume as another run."""
     content = {key: value for key, value in record.items() if key != SEAL}
-    return json.dumps({**content, SEAL: _record_hash(content)}, indent=1)
+    return json.dumps({**content, SEAL: record_hash(content)}, indent=1)
 
 
 def clear_unfinished(run: Path, alone: bool = False) -> None:
@@ -156,7 +156,7 @@ def clear_unfinished(run: Path, alone: bool = False) -> None:
         parts = left.name.split(".")
         ours = len(parts) < 5 or parts[-3] == _host()  # names from before they had the host are ours
         number = parts[-2]
-        if number.isdigit() and (not _is_alive(int(number)) if ours else alone):
+        if number.isascii() and number.isdecimal() and (not _is_alive(int(number)) if ours else alone):
             shutil.rmtree(left, ignore_errors=True)
 
 
@@ -165,7 +165,7 @@ def folders(run: Path) -> list[Path]:
     found = {}
     for folder in (run / "checkpoints").glob("step-*"):
         number = folder.name.removeprefix("step-")
-        if number.isdigit() and folder.is_dir():
+        if number.isascii() and number.isdecimal() and folder.is_dir():
             found[int(number)] = folder
     return [found[step] for step in sorted(found, reverse=True)]
 
@@ -176,12 +176,12 @@ def read_record(folder: Path, *files: str) -> dict[str, Any]:
         record = json.loads(read_bounded_text(folder / RECORD))
         recorded = dict(record["hashes"])
         hashes = recorded if ALL in files else {name: recorded[name] for name in files}
-        own = _record_hash({key: value for key, value in record.items() if key != SEAL})
+        own = record_hash(record)
         sealed = record.get(SEAL, own) == own  # a flipped byte in the name of the seal has changed nothing else
         complete = bool(record["complete"]) and {"model", "vocab_size", "step"} <= record.keys()
     except FileNotFoundError:
         raise InlayError(f"it has no {RECORD}: it was never finished") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InlayError(f"its {RECORD} is damaged ({type(error).__name__})") from None
     if not sealed:
         raise InlayError(f"{RECORD} does not match its own hash: a byte has changed")
@@ -251,8 +251,10 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _record_hash(record: dict[str, Any]) -> str:
-    return xxhash.xxh3_128_hexdigest(json.dumps(record, sort_keys=True).encode())
+def record_hash(record: dict[str, Any]) -> str:
+    """xxh3_128 of what a record says, its own seal left out, hexadecimal."""
+    content = {key: value for key, value in record.items() if key != SEAL}
+    return xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode())
 
 
 def system_error(error: SafetensorError) -> OSError | None:

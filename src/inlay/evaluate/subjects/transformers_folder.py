@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import xxhash
 
 from inlay import __version__
 from inlay.config import BadInput, InlayError
 from inlay.evaluate.subjects.local import LocalSubject
 from inlay.fim.family import Order, load_family
 from inlay.fim.format import FimFormat
-from inlay.infer import hf_folder
+from inlay.infer import export_record, hf_folder
 from inlay.infer.engine import BATCH_ROWS, SCORED_TOKENS, Engine, Generation, Row, Stopped
 from inlay.infer.healing import NO_START, Start, vocabulary_of
 from inlay.infer.infill_sampler import InfillSampler
@@ -314,7 +313,10 @@ def _open(
             f"'{path}' is of an architecture that only transformers opens, which is not installed:"
             " pip install 'inlay[check]'"
         )
+    record = export_record.read(path)
     files = hf_folder.tensor_files(path)
+    hashes = {file.name: checkpoint.file_hash(file) for file in sorted(set(files.values()))}
+    export_record.check_weights(path, record, hashes)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     number = torch.bfloat16 if dtype == "bfloat16" or (dtype == "auto" and place.type == "cuda") else torch.float32
     tokenizer = Tokenizer.load(path)
@@ -326,20 +328,19 @@ def _open(
             f"{path / 'tokenizer.json'} has ids up to {tokenizer.vocab_size - 1}, and the embedding only {size} rows:"
             " they are not of one model"
         )
-    name, orders = _family(path, tokenizer, str(config.model_type), family)
+    name, orders = _family(path, record, tokenizer, str(config.model_type), family)
     longest = getattr(config, "max_position_embeddings", None) or hf_folder.LONGEST_CONTEXT
     if sequence_length is not None and not 1 <= sequence_length <= longest:
         raise BadInput(f"sequence_length = {sequence_length}: '{path}' has max_position_embeddings = {longest}")
     stops = _stop_ids(model, size)
     model.generation_config = type(model.generation_config)()  # its penalties and samplers are not asked for
     model.compute_dtype = number
-    hashes = [checkpoint.file_hash(file) for file in sorted(set(files.values()))]
     opened = Opened(
         model=model.to(place).eval(),
         tokenizer=tokenizer,
         fim_format=FimFormat.load(name, tokenizer),
         config={"model": json.loads(model.config.to_json_string(use_diff=False)), "fim": {"family": name}},
-        weights_hash=hashes[0] if len(hashes) == 1 else xxhash.xxh3_128_hexdigest("".join(hashes).encode()),
+        weights_hash=export_record.joint_hash(hashes),
         step=0,
         sequence_length=sequence_length or min(longest, hf_folder.LONGEST_CONTEXT),
         orders=orders,
@@ -376,8 +377,9 @@ def _load(path: Path, dtype: torch.dtype) -> Any:
     return model
 
 
-def _family(path: Path, tokenizer: Tokenizer, model_type: str, asked: str | None) -> tuple[str, tuple[Order, ...]]:
-    record = hf_folder.read_json(path / hf_folder.RECORD) if (path / hf_folder.RECORD).is_file() else None
+def _family(
+    path: Path, record: dict[str, Any] | None, tokenizer: Tokenizer, model_type: str, asked: str | None
+) -> tuple[str, tuple[Order, ...]]:
     if record is not None and asked in (None, record.get("family")):
         return str(record["family"]), tuple(record["orders"])
     name = asked or hf_folder.detect_family(tokenizer, model_type, path)
