@@ -148,7 +148,7 @@ def smaller(words: list[str], fresh: str) -> list[str]:
         found = [re.sub(r"(decoding\.samples|categories\.word)=.*", r"\1=2", word) for word in found]
         found += ["--limit", "1", "--allow-unsafe"]
         found += [f"out={fresh}"] * ("--completions" in found)
-    if verb == "prepare":
+    if verb == "prepare" and "tokenizer=file" not in found:
         found += ["tokenizer.vocab_size=400"]
     return found
 
