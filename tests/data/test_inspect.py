@@ -214,3 +214,25 @@ def test_no_store(tmp_path: Any) -> None:
     with pytest.raises(BadInput, match="not a token store"):
         print_rows(str(tmp_path), 1, True, [])
     assert issubclass(ConfigError, BadInput)
+
+
+def test_stats_count_what_rows_show(store: TokenStore, capsys: pytest.CaptureFixture[str]) -> None:
+    """Effective shares and lengths, against a count of the very rows; nominal ones are the configuration's."""
+    spans = "fim.spans={sized: {kind: sized, weight: 3}, empty: {kind: empty, weight: 1}}"
+    found = stats(str(store.path), [*OVERRIDES, spans])
+    assert found["nominal_strategies"] == {"sized": 0.75, "empty": 0.25}
+    items = objects(store, capsys, found["rows_looked_at"], spans)
+    middles = [item for item in items if item["span_kind"]]
+    for name, share in found["strategies"].items():
+        assert share == pytest.approx(sum(item["span_kind"] == name for item in middles) / len(middles))
+    form = rows_of(store).maker.transform.format
+    counted = []
+    for item in middles:
+        tokens = item["tokens"]
+        begin = tokens.index(form.middle) + 1
+        counted.append(len(tokens) - 1 - begin)  # the terminator is the last
+    assert found["middle_mean"] == pytest.approx(np.mean(counted))
+    pieces = [len(form.tokenizer.encode(item["prefix"] + item["middle"] + item["suffix"])) for item in items]
+    assert found["piece_median"] == pytest.approx(
+        np.median(pieces), rel=0.1
+    )  # of a chunk the ends may be cut otherwise

@@ -61,6 +61,7 @@ def stats(place: str | Shown, overrides: list[str], rows_looked_at: int = ROWS_L
     names = ("kinds", "languages", "strategies", "node_kinds", "fallbacks")
     count: dict[str, Counter[str]] = {name: Counter() for name in names}
     lengths: list[int] = []
+    pieces: list[int] = []
     used = trimmed = effective = bare = contexts = examples = looked_at = 0
     for _, _, _, row in shown.walk(rows_looked_at):
         looked_at += 1
@@ -70,6 +71,7 @@ def stats(place: str | Shown, overrides: list[str], rows_looked_at: int = ROWS_L
             count["kinds"][Kind(example.row.kind).name.lower()] += 1
             count["languages"][rows.split.document(placed.document).language] += 1
             used += len(example.row.tokens) - 1
+            pieces.append(placed.stop - placed.start)
             trimmed += example.trimmed
             effective += is_effective(placed, transform.format)
             contexts += len(placed.context)
@@ -120,6 +122,7 @@ def stats(place: str | Shown, overrides: list[str], rows_looked_at: int = ROWS_L
         "middles_without_context": bare / max(1, len(lengths)),
         "middle_mean": float(np.mean(lengths)) if lengths else None,
         "middle_quantiles": [float(value) for value in np.quantile(lengths, QUANTILES)] if lengths else [],
+        "piece_median": float(np.median(pieces)) if pieces else None,
         "context_files": contexts / max(1, examples),
         "trimmed_tokens_share": trimmed / max(1, used),
         "middle_tokens": _histogram(lengths),
@@ -151,6 +154,10 @@ def print_stats(place: str | Shown, as_json: bool, overrides: list[str] | None =
             f" {' / '.join(f'{part:.0%}' for part in QUANTILES)};\n"
             f"{found['middles_without_context']:.1%} of them are a whole piece"
             " (laws of lengths hold up to the room of a piece)",
+        )
+        console.print(
+            f"half of the examples have at most {found['piece_median']:g} tokens of text: the shorter, the fewer\n"
+            "nodes and the less room, so shares and mean differ from the nominal ones in brackets"
         )
     top = max(found["middle_tokens"].values())
     console.print("\nmiddles by length in tokens")
