@@ -19,6 +19,7 @@ from tests.text.corpus import write_corpus
 from inlay.config import BadInput, InlayError, validate
 from inlay.text.prepare import PrepareConfig, Spool, even_sample, prepare
 from inlay.text.store import TokenStore
+from inlay.text.syntax_stage import SyntaxConfig
 from inlay.text.tokenizer import Tokenizer
 
 
@@ -287,3 +288,9 @@ def test_the_spool_gives_texts_back_in_any_order(
         assert [spool.read(*place) for place in reversed(places)] == texts[::-1]
         again = spool.add("last")
         assert spool.read(*again) == "last"
+
+
+def test_options_of_a_parser_that_is_off_are_refused() -> None:
+    with pytest.raises(ValueError, match="timeout_seconds does nothing where enabled is false"):
+        SyntaxConfig(enabled=False, timeout_seconds=1.0)
+    assert not SyntaxConfig(enabled=False).enabled

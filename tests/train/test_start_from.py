@@ -154,3 +154,20 @@ def test_a_model_that_is_not_that_of_the_start_is_refused(
     assert "model.layers" in said
     assert len(said.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_the_model_of_a_file_is_not_replaced_in_silence(
+    store: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.yaml"
+    data = start(store, folder, train={"steps": 1}).to_dict()
+    data["model"]["width"] *= 2
+    file.write_text(yaml.safe_dump(json.loads(json.dumps(data))))
+    assert main(["train", "--config", str(file), f"out={tmp_path / 'run'}"]) == 2
+    said = capsys.readouterr().err
+    assert "brings its own model" in said
+    assert "model.width" in said
+    assert not (tmp_path / "run").exists()
+    # Of a run, whose file has the model of its start, it is the same one.
+    first = train(start(store, folder, train={"steps": 1}), str(tmp_path / "first"))
+    assert main(["train", "--config", str(first.config_file), f"out={tmp_path / 'run'}"]) == 0

@@ -116,7 +116,8 @@ def train(*overrides: Tail, config: Path | None = None) -> None:
     from inlay.train.config import TrainRun
     from inlay.train.run import train as run_train
 
-    chosen = any(text.lstrip("+").startswith(("model=", "model.")) for text in rest)
+    # A file says a model as much as an option does: of a run it is that of its start already.
+    chosen = config is not None or any(text.lstrip("+").startswith(("model=", "model.")) for text in rest)
     run = run_train(validate(TrainRun, data, where=str(config or "command line")), out, model_chosen=chosen)
     _print_once(run)
 

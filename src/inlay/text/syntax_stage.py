@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from inlay.config import Config
 from inlay.text.document import Document
@@ -34,6 +34,13 @@ class SyntaxConfig(Config):
     timeout_seconds: float = Field(5.0, gt=0.0, allow_inf_nan=False, le=86400.0)
     """Processor time a document may take for each megabyte, at least one; then its parser is ended and it has no
     syntax."""
+
+    @model_validator(mode="after")
+    def _in_use(self) -> "SyntaxConfig":
+        usual = SyntaxConfig.model_fields["timeout_seconds"].default
+        if not self.enabled and self.timeout_seconds != usual:
+            raise ValueError("timeout_seconds does nothing where enabled is false: leave one of them out")
+        return self
 
 
 class SyntaxStage:
