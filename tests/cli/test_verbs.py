@@ -53,7 +53,8 @@ def test_train_from_a_file(inlay: Callable[..., Any], training: list[Any], tmp_p
     run = RunDir.create(tmp_path / "run", config)
     assert inlay("train", "--config", str(run.config_file)).status == 0
     assert inlay("train", "--config", str(run.config_file), "seed=8").status == 0
-    assert training == [(config, None, NOT_CHOSEN), (Run(seed=8, data=Inner(path="store")), None, NOT_CHOSEN)]
+    said = {"model_chosen": True}  # by the file
+    assert training == [(config, None, said), (Run(seed=8, data=Inner(path="store")), None, said)]
     outcome = inlay("train", "--config", str(run.config_file), "sead=8")
     assert (outcome.status, outcome.err) == (2, "inlay: unknown key 'sead' (sead=8); did you mean 'seed'?\n")
     run.config_file.write_text("seed: 1\nsead: 2\ndata: {path: x}\n")
