@@ -262,3 +262,9 @@ def test_the_same_step_again_costs_no_checkpoint_when_it_cannot_be_renamed(
         write(tmp_path, 1, 5.0)
     assert (folder / checkpoint.WEIGHTS).read_bytes() == before
     assert [left.name for left in (tmp_path / "checkpoints").iterdir()] == [folder.name]
+
+
+def test_a_folder_with_a_digit_that_is_no_number_is_no_checkpoint(tmp_path: Path) -> None:
+    for name in ("step-²", "step-٣", "step-2"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert [folder.name for folder in checkpoint.folders(tmp_path)] == ["step-2"]

@@ -252,6 +252,27 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
         Tokenizer.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "added", [{"a": 1}, "text", [1], [{"content": 1, "id": 1}], [{"content": "a", "id": "1"}], [{}]]
+)
+def test_added_tokens_of_a_wrong_type_are_named(added: Any, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps({**json.loads(tokenizer.definition), "added_tokens": added}))
+    with pytest.raises(BadInput, match=r"cannot use tokenizer .*tokenizer.json: added_tokens is no list of tokens"):
+        Tokenizer.load(file)
+
+
+def test_deep_nesting_is_named_with_its_file(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("[" * 200_000)
+    with pytest.raises(BadInput, match=r"damaged .*tokenizer_config.json: "):
+        Tokenizer.load(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("[" * 200_000)
+    (tmp_path / "tokenizer_config.json").unlink()
+    with pytest.raises(BadInput, match=r"cannot use tokenizer .*tokenizer.json: "):
+        Tokenizer.load(tmp_path)
+
+
 def test_training_survives_runs_that_never_end() -> None:
     """Quadratic in the longest pre-token otherwise: these would take hours."""
     texts = ["(" * 400_000, "\n" * 400_000, "x = 1\n" * 50, "日" * 300_000]

@@ -24,7 +24,7 @@ from inlay.config.errors import BadInput
 from inlay.config.files import disk_errors, write_atomic
 from inlay.config.yaml_file import dump_yaml, load_yaml
 
-_STEP = re.compile(r"step-(\d+)")
+_STEP = re.compile(r"step-([0-9]+)")
 
 
 @dataclass(frozen=True)

@@ -102,12 +102,21 @@ def _parse(definition: str) -> dict[str, Any]:
         parsed = json.loads(definition)
     except ValueError as error:
         raise BadInput(f"not JSON: {error}") from None
+    except RecursionError:
+        raise BadInput("it is nested too deep") from None
     model = parsed.get("model") if isinstance(parsed, dict) else None
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE" or "merges" not in model:
         raise BadInput("the model is not BPE; give a byte-level or SentencePiece-style BPE tokenizer")
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix") or model.get("dropout"):
         raise BadInput("the model is not plain BPE (word affixes or dropout)")
+    added = parsed.get("added_tokens") or []
+    if not isinstance(added, list) or not all(_is_token(token) for token in added):
+        raise BadInput("added_tokens is no list of tokens, each with a text as content and a number as id")
     return parsed
+
+
+def _is_token(token: Any) -> bool:
+    return isinstance(token, dict) and isinstance(token.get("content"), str) and type(token.get("id")) is int
 
 
 def _leaves(step: dict[str, Any] | None, parts: str) -> list[dict[str, Any]]:

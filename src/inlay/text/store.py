@@ -260,7 +260,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads(data)
     except OSError as error:
         raise InlayError(f"cannot read {file}: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise damaged from None
     if not isinstance(manifest, dict):
         raise damaged

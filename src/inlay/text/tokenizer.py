@@ -29,7 +29,7 @@ import xxhash
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from inlay.config import BadInput, InlayError, Registry
-from inlay.config.files import read_bounded_text
+from inlay.config.files import read_bounded_text, read_json
 from inlay.text.definition import SPACE, Style, merges_of, read_definition, token_name
 from inlay.text.pretokens import (
     CL100K_PATTERN,
@@ -164,7 +164,7 @@ class Tokenizer:
         try:
             definition = read_bounded_text(file)
             beside = file.with_name("tokenizer_config.json")
-            settings = json.loads(read_bounded_text(beside)) if beside.is_file() else {}
+            settings = read_json(beside) if beside.is_file() else {}
         except OSError as error:
             raise BadInput(f"cannot read tokenizer {file}: {error.strerror}") from None
         except ValueError as error:
