@@ -13,6 +13,7 @@ from tests.test_contracts import CHOICES, NEEDED, composed, registries, schema_o
 
 from inlay.config import BadInput, ConfigError, validate
 from inlay.config.compose import apply_overrides, compose_choice
+from inlay.config.errors import MOST_CHARACTERS
 
 HOSTILE = (
     "null", "true", "nan", "inf", "-inf", "-1", "0", "1e308", "1e400", "18446744073709551616", "-9223372036854775809",
@@ -38,7 +39,7 @@ def outcome(data: dict[str, Any], override: str, schema: type) -> str:
         found = "taken"
     except (ConfigError, BadInput) as error:
         assert "\n" not in str(error), override
-        assert len(str(error)) < 2000, override
+        assert len(str(error)) <= MOST_CHARACTERS, override
         found = "refused"
     assert time.monotonic() - began < SECONDS, override
     return found

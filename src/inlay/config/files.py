@@ -12,6 +12,7 @@ import gzip
 import json
 import os
 import stat
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -187,17 +188,32 @@ def sync_folder(folder: str | Path) -> None:
         os.close(descriptor)
 
 
-def json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON-lines file; a line that a kill left half written is passed over."""
+def parse_json(text: str | bytes) -> Any:
+    """`json.loads`, which raises ValueError for text that is nested too deep as well."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def json_lines(path: Path, *, quiet: bool = False) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON-lines file. A last line that a kill left half written is passed over; any other line that
+    is no object is passed over too, and their number is said on standard error unless `quiet`."""
     if not path.is_file():
         return
+    damaged: list[int] = []
     for line in bounded_lines(path, packed=False):
         try:
-            value = json.loads(line.content.decode("utf-8", "replace"))
-        except (ValueError, RecursionError):
-            continue
+            value = parse_json(line.content.decode("utf-8", "replace"))
+        except ValueError:
+            value = None
         if isinstance(value, dict):
             yield value
+        elif line.whole:
+            damaged.append(line.number)
+    if damaged and not quiet:
+        more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+        print(f"inlay: {path}: line {damaged[0]}{more} is damaged and left out", file=sys.stderr)
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
@@ -207,13 +223,11 @@ def read_json(path: str | Path) -> dict[str, Any]:
     an object.
     """
     try:
-        data = json.loads(read_bounded_text(path))
+        data = parse_json(read_bounded_text(path))
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror or error}") from None
     except ValueError as error:
         raise BadInput(f"damaged {path}: {error}") from None
-    except RecursionError:
-        raise BadInput(f"damaged {path}: it is nested too deep") from None
     if not isinstance(data, dict):
         raise BadInput(f"damaged {path}: it is no object")
     return data

@@ -64,7 +64,7 @@ class Entries:
         self._values: dict[str, Any] = {}
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            for line in json_lines(path):
+            for line in json_lines(path, quiet=True):  # each has a checksum, and a killed run breaks some
                 key, value = line.get("key"), line.get("value")
                 if isinstance(key, str) and line.get("sum") == _checksum(key, value):
                     self._values.setdefault(key, value)

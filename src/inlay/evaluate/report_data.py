@@ -5,7 +5,6 @@ missing is None or empty here and said so on the page. Numbers are taken from fi
 """
 
 import hashlib
-import json
 import math
 import statistics
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from inlay.config import ConfigError
-from inlay.config.files import json_lines, read_bounded, read_bounded_text
+from inlay.config.files import json_lines, parse_json, read_bounded, read_bounded_text
 from inlay.config.run_dir import RunDir
 from inlay.evaluate.report_sums import Validated, read_validation
 from inlay.evaluate.result_names import read_result
@@ -201,7 +200,7 @@ def _record(run: RunDir) -> dict[str, Any]:
     """The newest readable checkpoint.json; empty when there is none."""
     for step in reversed(run.steps()):
         try:
-            record = json.loads(read_bounded_text(run.checkpoint(step) / "checkpoint.json"))
+            record = parse_json(read_bounded_text(run.checkpoint(step) / "checkpoint.json"))
         except (OSError, ValueError, RecursionError):
             continue
         if isinstance(record, dict):

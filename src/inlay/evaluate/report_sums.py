@@ -9,7 +9,6 @@ nats per token is sum(nats) / sum(targets), bits per byte sum(text_nats) / (ln 2
 another run was asked for the very same tokens of the same documents, without which two runs are not paired.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from inlay.config.files import read_bounded_text
+from inlay.config.files import parse_json, read_bounded_text
 
 FILE = "validation.json"
 VERSION = 1
@@ -114,7 +113,7 @@ def validation_record(
 def read_validation(run: str | Path) -> Validated | None:
     """What RUN/validation.json holds; None where it is missing, damaged or of another version."""
     try:
-        record = json.loads(read_bounded_text(Path(run) / FILE))
+        record = parse_json(read_bounded_text(Path(run) / FILE))
         if record["version"] != VERSION:
             return None
         ids = tuple(map(str, record["documents"]))

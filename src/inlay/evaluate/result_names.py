@@ -17,7 +17,7 @@ from typing import Any
 
 import xxhash
 
-from inlay.config.files import disk_errors, read_bounded_text, write_atomic
+from inlay.config.files import disk_errors, parse_json, read_bounded_text, write_atomic
 from inlay.evaluate.subject import GREEDY, Decoding
 from inlay.evaluate.task import Examples, TaskConfig
 
@@ -85,7 +85,7 @@ def settle(folder: Path, result: dict[str, Any]) -> str:
 def read_result(file: Path) -> dict[str, Any] | None:
     """The result in a file; None where there is none, or what is there is no result."""
     try:
-        found = json.loads(read_bounded_text(file))
+        found = parse_json(read_bounded_text(file))
     except (OSError, ValueError, RecursionError):
         return None
     parts = {"task", "n", "gold", "metrics", "slices", "settings"}

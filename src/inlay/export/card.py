@@ -14,7 +14,7 @@ from typing import Any
 import xxhash
 
 import inlay
-from inlay.config.files import read_bounded_text
+from inlay.config.files import parse_json, read_bounded_text
 from inlay.evaluate.result_names import read_result
 from inlay.evaluate.table import COLUMNS, format_score
 from inlay.infer.export_record import RECORD
@@ -30,7 +30,7 @@ def facts(opened: Opened) -> dict[str, Any]:
     """Run, step, tokens trained, hashes, data and scores of a model, as plain JSON types; None where unknown."""
     record = opened.checkpoint / RECORD if opened.checkpoint is not None else None
     if record is not None and record.is_file():
-        return json.loads(read_bounded_text(record))["facts"]
+        return parse_json(read_bounded_text(record))["facts"]
     config = json.dumps(opened.config, sort_keys=True).encode()
     return {
         "run": None if opened.run is None else opened.run.resolve().name,

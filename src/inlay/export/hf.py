@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 
 import inlay
 from inlay.config import BadInput, InlayError
-from inlay.config.files import disk_errors, read_bounded_text, sync_folder
+from inlay.config.files import disk_errors, parse_json, read_bounded_text, sync_folder
 from inlay.export.card import card, facts, stop_list, write_card
 from inlay.export.nearest import suggestion
 from inlay.infer import export_record
@@ -144,7 +144,7 @@ def _write_tokenizer(folder: Path, opened: Opened) -> None:
     padding = names[fim.pad if tokenizer.pad is None else tokenizer.pad]
     Tokenizer(_plain_definition(tokenizer), end, padding).save(folder)
     file = folder / "tokenizer_config.json"
-    settings = json.loads(read_bounded_text(file))
+    settings = parse_json(read_bounded_text(file))
     settings |= {"add_bos_token": False, "add_eos_token": False, "model_max_length": opened.sequence_length}
     if fim.bos is not None:
         settings["bos_token"] = names[fim.bos]
@@ -154,7 +154,7 @@ def _write_tokenizer(folder: Path, opened: Opened) -> None:
 def _plain_definition(tokenizer: Tokenizer) -> str:
     """The definition with which transformers gives our ids: no token is put around text, and byte-level text is not
     normalised."""
-    parsed = json.loads(tokenizer.definition)
+    parsed = parse_json(tokenizer.definition)
     parsed["post_processor"] = _without_template(parsed.get("post_processor"))
     if tokenizer.style == "byte-level":
         parsed["normalizer"] = None

@@ -42,6 +42,12 @@ class LossWeights(Config):
     hint: float = Field(1.0, ge=0.0, le=1e6)
     header: float = Field(1.0, ge=0.0, le=1e6)
 
+    @model_validator(mode="after")
+    def _something(self) -> "LossWeights":
+        if not any(vars(self).values()):
+            raise ValueError("every weight is 0, so that nothing would be trained")
+        return self
+
     def table(self) -> np.ndarray:
         """[9] float32, indexed by Region; padding is never trained."""
         weights = {region: getattr(self, region.name.lower()) for region in Region if region != Region.PADDING}

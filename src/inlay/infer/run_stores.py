@@ -17,7 +17,7 @@ from typing import Any
 import xxhash
 
 from inlay.config import BadInput, Config, InlayError, validate
-from inlay.config.files import read_bounded_text, write_atomic
+from inlay.config.files import parse_json, read_bounded_text, write_atomic
 from inlay.data.config import DataConfig
 from inlay.data.mixture import mixed_hash
 from inlay.model import checkpoint
@@ -84,7 +84,7 @@ def recorded(run: Path) -> dict[str | None, StoreRecord]:
         return {}
     damaged = InlayError(f"damaged {file}: take it away, and name the store where it is asked for")
     try:
-        data = json.loads(read_bounded_text(file))
+        data = parse_json(read_bounded_text(file))
         found = validate(Stores, data, where=str(file))
     except OSError as error:
         raise InlayError(f"cannot read {file}: {error.strerror}") from None

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from inlay.config import InlayError
-from inlay.config.files import disk_errors, read_bounded_text, sync_folder, write_synced
+from inlay.config.files import disk_errors, parse_json, read_bounded_text, sync_folder, write_synced
 
 RECORD = "checkpoint.json"
 WEIGHTS = "weights.safetensors"
@@ -173,7 +173,7 @@ def folders(run: Path) -> list[Path]:
 def read_record(folder: Path, *files: str) -> dict[str, Any]:
     """The record of a checkpoint whose named files match their hashes. Raises InlayError that says what is wrong."""
     try:
-        record = json.loads(read_bounded_text(folder / RECORD))
+        record = parse_json(read_bounded_text(folder / RECORD))
         recorded = dict(record["hashes"])
         hashes = recorded if ALL in files else {name: recorded[name] for name in files}
         own = record_hash(record)

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import tokenizers
 
 from inlay.config import BadInput
+from inlay.config.files import parse_json
 from inlay.text.pretokens import GPT2_PATTERN
 
 Style = Literal["byte-level", "sentencepiece"]
@@ -99,7 +100,7 @@ def merges_of(model: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _parse(definition: str) -> dict[str, Any]:
     try:
-        parsed = json.loads(definition)
+        parsed = parse_json(definition)
     except ValueError as error:
         raise BadInput(f"not JSON: {error}") from None
     except RecursionError:

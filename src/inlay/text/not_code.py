@@ -3,13 +3,12 @@
 Also one whose own description is missing or damaged is told by what lies around it: its `tokenizer.json` is no code.
 """
 
-import json
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from inlay.config import InlayError
-from inlay.config.files import read_bounded
+from inlay.config.files import parse_json, read_bounded
 from inlay.config.yaml_file import load_yaml
 
 _WEIGHTS = (".safetensors", ".gguf")
@@ -60,6 +59,6 @@ def _readable(file: Path) -> bool:
     try:
         if file.suffix == ".yaml":
             return isinstance(load_yaml(file), dict)
-        return isinstance(json.loads(read_bounded(file)), dict)
+        return isinstance(parse_json(read_bounded(file)), dict)
     except (OSError, ValueError, RecursionError, InlayError):
         return False

@@ -22,7 +22,7 @@ import pyarrow.parquet as parquet
 import xxhash
 
 from inlay.config import BadInput, InlayError
-from inlay.config.files import read_bounded
+from inlay.config.files import parse_json, read_bounded
 from inlay.text.syntax_code import unpack_nodes
 from inlay.text.tokenizer import Tokenizer
 
@@ -257,7 +257,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     damaged = InlayError(f"damaged token store: {file} does not match its hash; prepare it again")
     try:
         data = read_bounded(file)
-        manifest = json.loads(data)
+        manifest = parse_json(data)
     except OSError as error:
         raise InlayError(f"cannot read {file}: {error.strerror}") from None
     except (ValueError, RecursionError):

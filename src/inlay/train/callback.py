@@ -3,13 +3,12 @@
 One file a callback in `inlay.train.callbacks`. They are called in the order of the configuration.
 """
 
-import json
 from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inlay.config import Config, Registry
-from inlay.config.files import read_bounded_text, write_atomic
+from inlay.config.files import parse_json, read_bounded_text, write_atomic
 
 if TYPE_CHECKING:
     from inlay.data.loader import Batch
@@ -71,7 +70,7 @@ def drop_lines_behind(path: Path, step: int) -> None:
     kept = []
     for line in read_bounded_text(path, errors="replace").splitlines():
         try:
-            if 0 <= json.loads(line)["step"] <= step and step > 0:
+            if 0 <= parse_json(line)["step"] <= step and step > 0:
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
             continue  # a kill may have left half a line at the end

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from inlay.config import BadInput, InlayError
-from inlay.config.files import read_bounded_text, write_atomic
+from inlay.config.files import parse_json, read_bounded_text, write_atomic
 from inlay.config.run_dir import RunDir
 from inlay.evaluate.report_data import load_run
 from inlay.infer.engine import GREEDY, Engine
@@ -100,7 +100,7 @@ def write_result(sweep: Sweep, result: dict[str, Any]) -> None:
 def read_result(sweep: Sweep) -> dict[str, Any]:
     """What `measure` wrote. Raises BadInput, which says how to get it, for a sweep that has not ended once."""
     try:
-        return json.loads(read_bounded_text(sweep.path / RESULT))
+        return parse_json(read_bounded_text(sweep.path / RESULT))
     except (OSError, ValueError):
         raise BadInput(f"{sweep.path} has no result yet: inlay sweep resume={sweep.path}") from None
 

@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from inlay.config import BadInput, InlayError
+from inlay.config.files import parse_json
 
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 """Statuses after which the same request may succeed."""
@@ -212,7 +213,7 @@ def _api_key(parts: SplitResult) -> str | None:
 
 def _json(content: bytes, where: str) -> Any:
     try:
-        return json.loads(content)
+        return parse_json(content)
     except (ValueError, RecursionError):
         start = content.lstrip()[:1]
         kind = "a web page" if start == b"<" else "nothing" if not start else "something that is no JSON"
@@ -222,7 +223,7 @@ def _json(content: bytes, where: str) -> Any:
 def _message(content: bytes) -> str:
     """What a server says in an error, in whatever form."""
     try:
-        found = json.loads(content)
+        found = parse_json(content)
     except (ValueError, RecursionError):
         return "" if content.lstrip()[:1] == b"<" else _plain(content.decode("utf-8", errors="replace"))
     for _ in range(3):

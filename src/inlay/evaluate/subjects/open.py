@@ -4,12 +4,11 @@ It decides by what is given: an address is a server; a Hugging Face folder of an
 transformers' to open; everything else is `inlay.infer.open`'s. It refuses both a model and completions, and neither.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from inlay.config import BadInput
-from inlay.config.files import read_bounded_text
+from inlay.config.files import parse_json, read_bounded_text
 from inlay.evaluate.subject import Subject
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def _is_ours(file: Path) -> bool:
     from inlay.model.architecture import architecture_of
 
     try:
-        data = json.loads(read_bounded_text(file))
+        data = parse_json(read_bounded_text(file))
     except (OSError, ValueError, RecursionError):
         return True
     if not isinstance(data, dict) or "model_type" not in data or "quantization_config" in data:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from inlay.config import BadInput, InlayError
-from inlay.config.files import disk_errors, json_lines, read_bounded_text, write_atomic
+from inlay.config.files import disk_errors, json_lines, parse_json, read_bounded_text, write_atomic
 from inlay.train.callback import Callback, CallbackConfig, callbacks
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Wandb(Callback):
 def _known_id(path: Path) -> str | None:
     """The id under which the run is known to wandb; None for a new run, or a file that is no longer readable."""
     try:
-        return str(json.loads(read_bounded_text(path))["id"])
+        return str(parse_json(read_bounded_text(path))["id"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

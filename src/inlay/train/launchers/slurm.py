@@ -23,7 +23,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from inlay.config import BadInput, InlayError
-from inlay.config.files import read_bounded_text, write_atomic
+from inlay.config.files import parse_json, read_bounded_text, write_atomic
 from inlay.train.launcher import Job, LauncherConfig, Pool, Task, launchers, on_devices
 
 SAVING_SECONDS = 90
@@ -157,7 +157,7 @@ class SlurmJob(Job):
 
     def status(self) -> int | None:
         with contextlib.suppress(FileNotFoundError, ValueError):
-            return int(json.loads(read_bounded_text(self._place / STATUS))["status"])
+            return int(parse_json(read_bounded_text(self._place / STATUS))["status"])
         self._missing = self._missing + 1 if self._has_ended() else 0
         return -signal.SIGKILL if self._missing >= LOST_CHECKS else None
 
@@ -208,7 +208,7 @@ class Training:
 def _recorded(place: Path) -> str | None:
     """The job that was submitted for a run and whose end has not been recorded."""
     with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
-        return str(json.loads(read_bounded_text(place / "job.json"))["job"])
+        return str(parse_json(read_bounded_text(place / "job.json"))["job"])
     submitted = [path.name.removesuffix("_submitted.pkl") for path in place.glob("*_submitted.pkl")]
     return max(submitted, key=lambda name: (len(name), name), default=None)
 
