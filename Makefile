@@ -17,7 +17,7 @@ UV ?= uv
 
 BIN := .venv/bin
 # Not quiet: behind a slow registry pip says which file it fetches, how large it is and, in a terminal, how far it is.
-PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input $(if $(CI),--progress-bar off) install
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install $(if $(CI),--progress-bar off)
 STAMP_VENV := .venv/.stamp-venv
 STAMP_TORCH := .venv/.stamp-torch
 STAMP_CORE := .venv/.stamp-core
@@ -60,7 +60,15 @@ MATRIX ?= 3.11=2.11.0 3.12=2.13.0 3.13=2.13.0
 
 test-matrix:
 	@command -v $(UV) >/dev/null 2>&1 || { echo "make test-matrix needs uv, which brings the Pythons: pip install uv" >&2; exit 1; }
-	@for pair in $(MATRIX); do 		place=.venv-matrix/$$pair; python=$${pair%=*}; torch=$${pair#*=}; 		echo "== Python $$python, torch $$torch"; 		$(UV) venv --quiet --allow-existing --python $$python $$place && 		$(UV) pip install --quiet --python $$place torch==$$torch && echo torch==$$torch > $$place/constraints.txt && 		$(UV) pip install --quiet --python $$place -c $$place/constraints.txt -r requirements.lock -r requirements-dev.lock && 		PYTHONPATH=src $$place/bin/python -m pytest -n 2 -q $(PYTEST_ARGS) || exit 1; 	done
+	@for pair in $(MATRIX); do \
+		place=.venv-matrix/$$pair; python=$${pair%=*}; torch=$${pair#*=}; \
+		echo "== Python $$python, torch $$torch"; \
+		$(UV) venv --quiet --allow-existing --python $$python $$place && \
+		$(UV) pip install --quiet --python $$place torch==$$torch && echo torch==$$torch > $$place/constraints.txt && \
+		$(UV) pip install --quiet --python $$place --require-hashes -c $$place/constraints.txt \
+			-r requirements.lock -r requirements-dev.lock && \
+		PYTHONPATH=src $$place/bin/python -m pytest -n 2 -q $(PYTEST_ARGS) || exit 1; \
+	done
 
 lint: $(STAMP_DEV)
 	@$(BIN)/ruff check

@@ -1,7 +1,11 @@
 """The project's own files: what is installed is what is declared, locked without a host name, and shipped whole."""
 
 import importlib
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -91,3 +95,20 @@ def test_downloads_say_what_they_do() -> None:
     """Behind a slow registry a silent pip looks as if it hung."""
     text = (ROOT / "Makefile").read_text()
     assert "--quiet" not in next(line for line in text.splitlines() if line.startswith("PIP :="))
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("ci", ["", "true"])
+def test_pip_takes_the_options_that_make_gives_it(ci: str) -> None:
+    """Also those of continuous integration, which nobody sees at home: pip's own parser is asked."""
+    pytest.importorskip("pip")
+    show = ["make", "--silent", "--eval=show-pip: ; @echo $(PIP)", "show-pip"]
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("CI", "MAKEFLAGS", "MAKEOVERRIDES")
+    }
+    environment |= {"CI": ci} if ci else {}
+    words = subprocess.run(show, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout.split()
+    assert words[1:3] == ["-m", "pip"]
+    assert ("off" in words) == bool(ci)
+    done = subprocess.run([sys.executable, *words[1:], "--help"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
