@@ -1,19 +1,26 @@
 """Files that never end, or unpack to more than a memory, are refused in a line, by every reader and every verb."""
 
+import contextlib
 import gzip
 import os
 import resource
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from inlay.config import ConfigError
+from inlay.config import BadInput, ConfigError
 from inlay.config import files as files_module
 from inlay.config.files import bounded_lines, open_regular, read_bounded, read_bounded_text, unpacked_bounded
 from inlay.config.yaml_file import dump_yaml, load_yaml
+from inlay.evaluate.rows import read_rows
+from inlay.evaluate.task import Place
+from inlay.model import checkpoint
+from inlay.text.store import hash_file
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 10)}]\n" for n in range(9)
@@ -37,6 +44,49 @@ def test_what_is_no_file_is_refused_at_once(odd, name, reader):
     with pytest.raises(OSError, match=r"it is a (pipe|device), not a file|is a directory"):
         next(bounded_lines(odd[name]))
     assert time.monotonic() - began < 5
+
+
+@contextlib.contextmanager
+def one_writer_at_last(pipe: Path):
+    """Ends the wait of who opens a pipe and waits for its writer, so that a test fails and does not hang."""
+
+    def come() -> None:
+        with contextlib.suppress(OSError):  # nobody waits
+            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+
+    timer = threading.Timer(5, come)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@pytest.mark.parametrize("read", [checkpoint.file_hash, hash_file])
+@pytest.mark.parametrize("name", ["pipe", "device"])
+def test_what_is_no_file_has_no_hash(odd, name, read):
+    with one_writer_at_last(odd["pipe"]), pytest.raises(OSError, match=f"it is a {name}, not a file"):
+        # /dev/zero would be hashed for ever.
+        read(odd[name] if name == "pipe" else Path(os.devnull))
+
+
+def test_parquet_of_a_pipe_is_a_line(tmp_path):
+    os.mkfifo(tmp_path / "a.parquet")
+    with one_writer_at_last(tmp_path / "a.parquet"), pytest.raises(BadInput, match="it is a pipe, not a file"):
+        read_rows(Place(data=str(tmp_path / "a.parquet")), "humaneval_infilling")
+
+
+def test_a_checkpoint_whose_weights_are_a_pipe_is_passed_over(tmp_path):
+    for step in (1, 2):
+        folder = tmp_path / "checkpoints" / f"step-{step}"
+        record = {"step": step, "model": {}, "vocab_size": 3}
+        checkpoint.write(folder, {checkpoint.WEIGHTS: {"a": torch.ones(3)}}, record)
+    (folder / checkpoint.WEIGHTS).unlink()
+    os.mkfifo(folder / checkpoint.WEIGHTS)
+    with one_writer_at_last(folder / checkpoint.WEIGHTS):
+        taken, _, skipped = checkpoint.newest_good(checkpoint.folders(tmp_path), checkpoint.WEIGHTS)
+    assert taken.name == "step-1"
+    assert f"{checkpoint.WEIGHTS} cannot be read (it is a pipe, not a file)" in skipped[0]
 
 
 def test_a_missing_file_is_missing(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -293,3 +294,15 @@ def test_an_endless_run_is_a_line_and_not_the_end_of_the_process(blank: str) -> 
         tokenizer.encode("a\nb" + (LONGEST_BLANKS + 1) * blank)
     assert endless_run("a" * 4_000_001) is not None
     assert endless_run("a b" * 400_000) is None
+
+
+@pytest.mark.parametrize("run", [" " * LONGEST_BLANKS, "x" * 4_000_000], ids=["blanks", "word"])
+def test_runs_just_below_the_limit_are_looked_at_once(run: str) -> None:
+    # Tried again at each of their characters they would take minutes.
+    other = "x" if run.isspace() else " "
+    began = time.perf_counter()
+    assert endless_run((run + other) * 2) is None
+    longer = endless_run(run + other + run + run[:1])
+    assert longer is not None
+    assert longer.endswith("in line 1")
+    assert time.perf_counter() - began < 10

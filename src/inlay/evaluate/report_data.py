@@ -278,8 +278,11 @@ def _curves(rows: list[dict[str, Any]], axis: str) -> dict[str, list[Point]]:
 def _parameters(run: RunDir) -> int | None:
     """Counted from the newest readable weights: from shapes alone, the numbers themselves are not read."""
     for step in reversed(run.steps()):
+        file = run.checkpoint(step) / "weights.safetensors"
+        if not file.is_file():  # safetensors would wait for the writer of a pipe
+            continue
         try:
-            with safe_open(run.checkpoint(step) / "weights.safetensors", framework="numpy") as weights:
+            with safe_open(file, framework="numpy") as weights:
                 return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
         except (OSError, SafetensorError):
             continue

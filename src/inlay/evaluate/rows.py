@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import xxhash
 
 from inlay.config import BadInput
-from inlay.config.files import GZIP_ERRORS, bounded_lines, read_bounded, unpacked_bounded
+from inlay.config.files import GZIP_ERRORS, bounded_lines, open_regular, read_bounded, unpacked_bounded
 from inlay.evaluate.rows_hub import HUB, hub_files
 from inlay.evaluate.task import Example, Place
 
@@ -351,7 +351,8 @@ def _parquet(path: Path, name: str) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        # Opened here: pyarrow would wait for the writer of a pipe, deaf to every signal.
+        with open_regular(path) as opened, pq.ParquetFile(opened) as file:
             number = 0
             for batch in file.iter_batches(batch_size=1024):
                 for data in batch.to_pylist():

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from inlay.config import InlayError
-from inlay.config.files import disk_errors, parse_json, read_bounded_text, sync_folder, write_synced
+from inlay.config.files import disk_errors, open_regular, parse_json, read_bounded_text, sync_folder, write_synced
 
 RECORD = "checkpoint.json"
 WEIGHTS = "weights.safetensors"
@@ -243,9 +243,9 @@ def none_good(reasons: list[tuple[Path, str]]) -> InlayError:
 
 
 def file_hash(path: Path) -> str:
-    """xxh3_128 of a file's content, hexadecimal."""
+    """xxh3_128 of a file's content, hexadecimal. Raises OSError, also for what is no regular file."""
     digest = xxhash.xxh3_128()
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         while block := stream.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()

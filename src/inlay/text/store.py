@@ -22,7 +22,7 @@ import pyarrow.parquet as parquet
 import xxhash
 
 from inlay.config import BadInput, InlayError
-from inlay.config.files import parse_json, read_bounded
+from inlay.config.files import open_regular, parse_json, read_bounded
 from inlay.text.syntax_code import unpack_nodes
 from inlay.text.tokenizer import Tokenizer
 
@@ -226,9 +226,9 @@ class TokenStore:
 
 
 def hash_file(path: Path) -> str:
-    """xxh3_128 of a file's bytes, hexadecimal."""
+    """xxh3_128 of a file's bytes, hexadecimal. Raises OSError, also for what is no regular file."""
     digest = xxhash.xxh3_128()
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(_HASH_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

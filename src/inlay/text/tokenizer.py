@@ -63,9 +63,10 @@ _END_OF_TEXT = "<|endoftext|>"
 _PADDING = "<|fim_pad|>"
 LONGEST_BLANKS = 500_000
 """Blanks in a row."""
+# From the start of a run alone: tried at each of its characters, a run just below the limit would take minutes.
 _ENDLESS = (
-    (re.compile(rf"\s{{{LONGEST_BLANKS + 1}}}"), f"more than {LONGEST_BLANKS:,} blanks in a row"),
-    (re.compile(r"\S{4000001}"), "more than 4,000,000 characters without a blank"),
+    (re.compile(rf"(?<!\s)\s{{{LONGEST_BLANKS + 1}}}"), f"more than {LONGEST_BLANKS:,} blanks in a row"),
+    (re.compile(r"(?<!\S)\S{4000001}"), "more than 4,000,000 characters without a blank"),
 )
 _LONG_RUN = re.compile(r"(?<!\S)(\S{512})\S+|(?<!\s)(\s{512})\s+")
 """What training leaves out: the rest of a run without a blank, or of blanks, that no token could hold anyway."""
