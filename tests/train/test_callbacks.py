@@ -22,6 +22,7 @@ from inlay.model import ModelConfig, build
 from inlay.model.masks import document_mask
 from inlay.model.mixers import attention, mla
 from inlay.train import flops
+from inlay.train.callback import due
 from inlay.train.callbacks.attention_logits import largest_logits
 from inlay.train.callbacks.norms import qk_gains
 from inlay.train.callbacks.samples import EMPTY, SHORT, scores
@@ -155,6 +156,63 @@ def test_wandb_offline_goes_on_as_one_run(store: Path, tmp_path: Path) -> None:
         assert found == logged(out, key)
     kept = {path.name for path in (folder / "files").rglob("*") if path.is_file()}
     assert kept.isdisjoint({"wandb-metadata.json", "requirements.txt"})  # nothing about the machine
+
+
+SAMPLED = {"kind": "samples", "every_steps": 4, "gaps": 2, "probes": 0}
+
+
+@pytest.mark.usefixtures("offline")
+def test_wandb_gets_the_texts_of_samples_once(store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    killed_and_resumed(run_with(store, {"samples": SAMPLED, "wandb": {"kind": "wandb"}}), out)
+    written = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    tables = [int(values["_step"]) for _, values in wandb_history(out / "wandb") if "samples" in values]
+    assert tables == sorted({line["step"] for line in written})
+    (folder,) = (out / "wandb").glob("offline-run-*")
+    rows = [row for file in folder.rglob("*.table.json") for row in json.loads(file.read_text())["data"]]
+    expected = sorted((line["step"], line["prefix"], line["middle"]) for line in written)
+    assert sorted((row[0], row[3], row[4]) for row in rows) == expected
+
+
+def test_tensorboard_gets_the_texts_of_samples(store: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = tmp_path / "run"
+    start(run_with(store, {"samples": SAMPLED, "tensorboard": {"kind": "tensorboard"}}, 8), out).run_to_end()
+    events = EventAccumulator(str(out / "tensorboard"))
+    events.Reload()
+    texts = events.Tensors("sample 0/text_summary")
+    assert [text.step for text in texts] == [4, 8]
+    written = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    assert written[0]["path"] in texts[0].tensor_proto.string_val[0].decode()
+
+
+@pytest.mark.parametrize(
+    ("step", "total", "times", "every", "expected"),
+    [
+        (4, 16, 4, None, True), (5, 16, 4, None, False), (16, 16, 3, None, True), (3, None, 4, None, False),
+        (6, 16, 4, 3, True), (4, 16, 4, 3, False), (16, 16, 4, 3, True), (3, None, 4, 3, True),
+    ],
+)  # fmt: skip
+def test_what_is_due_by_count_or_by_steps(
+    step: int, total: int | None, times: int, every: int | None, expected: bool
+) -> None:
+    assert due(step, total, times, every) is expected
+
+
+def test_every_steps_takes_the_place_of_counts(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    members = {
+        "progress": {"kind": "progress", "every_steps": 10},
+        "validation": {"kind": "validation", "every_steps": 6, "rows": 2},
+        "samples": SAMPLED,
+    }
+    start(run_with(store, members, 20), out).run_to_end()
+    assert [step for step, _ in logged(out, "validation/l2r/loss")] == [0, 6, 12, 18, 20]
+    assert [step for step, _ in logged(out, "samples/exact")] == [4, 8, 12, 16, 20]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train: step")]
+    assert [line.split()[2] for line in said] == ["10/20", "20/20"]
 
 
 def test_a_missing_package_is_one_line(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

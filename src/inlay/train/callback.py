@@ -4,6 +4,7 @@ One file a callback in `inlay.train.callbacks`. They are called in the order of 
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,9 @@ class Callback:
     def record(self, trainer: "Trainer", values: dict[str, Any]) -> None:
         """Somebody logged `values`, which hold step, tokens and seconds."""
 
+    def samples(self, trainer: "Trainer", samples: Sequence[dict[str, Any]]) -> None:
+        """Infilled samples were made at this step: what `samples.jsonl` gets, on the main process."""
+
     def state(self) -> dict[str, Any]:
         """What a resumed run has to know, as JSON; asked for at each checkpoint."""
         return {}
@@ -58,6 +62,14 @@ class Callback:
 
     def finish(self, trainer: "Trainer", completed: bool) -> None:
         """After the last step, or when the run is interrupted; also after an error, be it in `start`."""
+
+
+def due(step: int, total: int | None, times: int, every_steps: int | None) -> bool:
+    """Whether something is done after `step` steps of `total` (None: not known yet): `times` times evenly over the run,
+    or in place of that behind every `every_steps` steps and the last."""
+    if every_steps is not None:
+        return step % every_steps == 0 or step == total
+    return total is not None and (step == total or step * times // total > (step - 1) * times // total)
 
 
 def drop_lines_behind(path: Path, step: int) -> None:

@@ -15,7 +15,7 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, Literal
 
@@ -373,6 +373,11 @@ class Trainer:
         """A line the user should read, once."""
         self.notices.append(line)
         self.phase(line)
+
+    def show_samples(self, samples: Sequence[dict[str, Any]]) -> None:
+        """Hands infilled samples to every callback, before their scores are logged."""
+        for callback in self.callbacks:
+            callback.samples(self, samples)
 
     def log(self, values: dict[str, Any]) -> None:
         """Hands `values` with step, tokens and seconds to every callback."""

@@ -22,6 +22,8 @@ class ProgressConfig(CallbackConfig):
     kind: Literal["progress"] = "progress"
     every_seconds: float = Field(15.0, gt=0.0, le=1e9)
     """Where standard error is no terminal: seconds between lines."""
+    every_steps: int | None = Field(None, ge=1, le=10**12)
+    """In place of `every_seconds`: a line behind every so many steps."""
 
     def build(self) -> "ProgressLines":
         return ProgressLines(self)
@@ -84,7 +86,9 @@ class ProgressLines(Callback):
     def step(self, trainer: "Trainer") -> None:
         if self._bars is not None:
             self._bars.update(self._task, total=trainer.total_steps, completed=trainer.step, text=self._text)
-        elif time.monotonic() - self._printed_at >= self._config.every_seconds and self._text:
+        elif (
+            self._text and trainer.step != trainer.total_steps and self._is_due(trainer.step)
+        ):  # `finish` says the last
             total = trainer.total_steps or "?"
             self._say(f"train: step {trainer.step}/{total} · {self._text}")
             self._printed_at = time.monotonic()
@@ -98,6 +102,11 @@ class ProgressLines(Callback):
         warning = values.get("warning")
         if warning is not None and not warning["stops"]:  # what stops a run is its last line anyway
             self._say(f"warning ({warning['rule']}): {warning['text']}")
+
+    def _is_due(self, step: int) -> bool:
+        if self._config.every_steps is not None:
+            return step % self._config.every_steps == 0
+        return time.monotonic() - self._printed_at >= self._config.every_seconds
 
     @property
     def _text(self) -> str:

@@ -22,7 +22,7 @@ from inlay.infer.open import in_memory
 from inlay.infer.samples import Gap, infill_samples
 from inlay.text.store import TokenStore
 from inlay.text.tokenizer import Tokenizer
-from inlay.train.callback import Callback, CallbackConfig, callbacks, drop_lines_behind
+from inlay.train.callback import Callback, CallbackConfig, callbacks, drop_lines_behind, due
 
 if TYPE_CHECKING:
     from inlay.train.trainer import Trainer
@@ -40,6 +40,8 @@ class SamplesConfig(CallbackConfig):
     kind: Literal["samples"] = "samples"
     times: int = Field(4, ge=1, le=10**6)
     """How often, evenly over the run, its end included."""
+    every_steps: int | None = Field(None, ge=1, le=10**12)
+    """In place of `times`: behind every so many steps, and the last."""
     gaps: int = Field(24, ge=1, le=10**5)
     probes: int = Field(4, ge=0, le=10**5)
     """Gaps more where nothing is missing, and as many where three tokens are."""
@@ -66,8 +68,7 @@ class Samples(Callback):
             trainer.notice(f"samples are of at most {most} tokens, half a row of {length}, not of {MAX_TOKENS}")
 
     def step(self, trainer: "Trainer") -> None:
-        total, times = trainer.total_steps, self._config.times
-        if total is None or trainer.step * times // total == (trainer.step - 1) * times // total:
+        if not due(trainer.step, trainer.total_steps, self._config.times, self._config.every_steps):
             return
         trainer.phase("samples")
         with trainer.whole_model() as model:
@@ -76,6 +77,7 @@ class Samples(Callback):
         if trainer.parallel.main:
             with disk_errors(trainer.run.samples_file), trainer.run.samples_file.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(sample) + "\n" for sample in samples)
+            trainer.show_samples(samples)
         trainer.log(scores(samples))
 
     def _max_tokens(self, trainer: "Trainer") -> int:

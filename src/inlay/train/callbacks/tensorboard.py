@@ -1,5 +1,6 @@
 """TensorBoard: what is logged, as event files of the run directory. Look at it with `tensorboard --logdir runs`."""
 
+from collections.abc import Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +18,10 @@ FOLDER = "tensorboard"
 
 @callbacks.register
 class TensorBoardConfig(CallbackConfig):
-    """Writes every logged number against the step to RUN/tensorboard. Needs the package: pip install 'inlay[track]'."""
+    """Writes every logged number and the samples' texts against the step to RUN/tensorboard.
+
+    Needs the package: pip install 'inlay[track]'.
+    """
 
     kind: Literal["tensorboard"] = "tensorboard"
 
@@ -65,6 +69,17 @@ class TensorBoard(Callback):
             if "warning" in values:
                 warning = values["warning"]
                 self._writer.add_text(f"warning/{warning['rule']}", warning["text"], step)
+
+    def samples(self, trainer: "Trainer", samples: Sequence[dict[str, Any]]) -> None:
+        if self._writer is None:
+            return
+        with disk_errors(trainer.run.path / FOLDER):
+            for number, sample in enumerate(samples):
+                # TensorBoard shows Markdown: an indented block is code as it stands.
+                text = f"{sample['prefix']}⟦{sample['middle']}⟧{sample['suffix']}"
+                block = "".join(f"    {line}\n" for line in text.splitlines())
+                gold = "as the original" if sample["exact"] else f"the original has `{sample['gold']}`"
+                self._writer.add_text(f"sample {number}", f"{sample['path']}: {gold}\n\n{block}", trainer.step)
 
     def finish(self, trainer: "Trainer", completed: bool) -> None:
         if self._writer is not None:

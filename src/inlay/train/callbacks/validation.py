@@ -7,7 +7,7 @@ from pydantic import Field
 
 from inlay.config.files import write_atomic
 from inlay.evaluate.report_sums import FILE
-from inlay.train.callback import Callback, CallbackConfig, callbacks
+from inlay.train.callback import Callback, CallbackConfig, callbacks, due
 from inlay.train.validate import Validator
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ class ValidationConfig(CallbackConfig):
 
     kind: Literal["validation"] = "validation"
     evaluations: int = Field(8, ge=1, le=10**6)
+    every_steps: int | None = Field(None, ge=1, le=10**12)
+    """In place of `evaluations`: before the first step, behind every so many, and the last."""
     rows: int = Field(24, ge=1, le=10**6)
     """Held-out rows per kind."""
 
@@ -41,11 +43,7 @@ class Validation(Callback):
 
     def step(self, trainer: "Trainer") -> None:
         # Without a plan (a time budget before its warm-up) only the start and what comes after are measured.
-        total = trainer.total_steps
-        if total is not None and (
-            trainer.step == total
-            or trainer.step * self._config.evaluations // total > (trainer.step - 1) * self._config.evaluations // total
-        ):
+        if due(trainer.step, trainer.total_steps, self._config.evaluations, self._config.every_steps):
             self._measure(trainer)
 
     def _measure(self, trainer: "Trainer") -> None:

@@ -9,7 +9,7 @@ replaces the one before: every step is there once.
 import json
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,11 +23,15 @@ if TYPE_CHECKING:
 
 FOLDER = "wandb"
 STATE = "inlay.json"
+SAMPLE_COLUMNS = ("step", "category", "path", "prefix", "middle", "suffix", "gold", "exact", "stopped")
 
 
 @callbacks.register
 class WandbConfig(CallbackConfig):
-    """Hands every logged number to wandb, against the step. Needs the package: pip install 'inlay[track]'."""
+    """Hands every logged number to wandb, against the step, and samples as a table.
+
+    Needs the package: pip install 'inlay[track]'.
+    """
 
     kind: Literal["wandb"] = "wandb"
     mode: Literal["offline", "online"] = "offline"
@@ -50,6 +54,8 @@ class Wandb(Callback):
         self._run: Any = None
         self._early: list[dict[str, Any]] | None = []
         """What callbacks that start before this one logged; None once it has started."""
+        self._samples: dict[int, list[dict[str, Any]]] = {}
+        """Samples by step, whose scores are not logged yet."""
 
     def start(self, trainer: "Trainer") -> None:
         try:
@@ -95,6 +101,9 @@ class Wandb(Callback):
             reason = " ".join(str(error).split())[:200]
             raise InlayError(f"wandb did not start: {reason}; callbacks.wandb.mode=offline needs no login") from None
         again = _logged(run.metrics_file, trainer.step) if resumed else ()
+        if resumed:
+            for sample in _logged(run.samples_file, trainer.step):
+                self._samples.setdefault(sample["step"], []).append(sample)
         for values in (*again, *early):
             self._hand_over(values)
         if resumed and config.mode == "offline":
@@ -110,6 +119,10 @@ class Wandb(Callback):
         if self._run is not None:
             self._hand_over(values)
 
+    def samples(self, trainer: "Trainer", samples: Sequence[dict[str, Any]]) -> None:
+        if self._run is not None:
+            self._samples[trainer.step] = list(samples)
+
     def finish(self, trainer: "Trainer", completed: bool) -> None:
         if self._run is not None:
             run, self._run = self._run, None
@@ -122,6 +135,14 @@ class Wandb(Callback):
         if "warning" in values:
             self._run.summary[f"warning/{values['warning']['rule']}"] = values["warning"]["text"]
         numbers = {name: float(value) for name, value in values.items() if isinstance(value, Real) and name != "step"}
+        # A table goes with the scores of its samples: wandb takes one row of values a step.
+        made = self._samples.pop(step, None) if any(name.startswith("samples/") for name in numbers) else None
+        if made is not None:
+            import wandb
+
+            rows = [[sample.get(name) for name in SAMPLE_COLUMNS] for sample in made]
+            self._run.log({**numbers, "samples": wandb.Table(columns=list(SAMPLE_COLUMNS), data=rows)}, step=step)
+            return
         self._run.log(numbers, step=step)
 
 
