@@ -12,8 +12,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["INLAY_NO_REEXEC"] = "1"
-# The same numbers on every machine, in all processes that a test starts. `make test-matrix` runs the rooms that compute
-# with the other answer as well.
+# The same numbers on every machine, in all processes that a test starts. `make test-precision` runs the rooms that
+# compute with the other answer as well.
 os.environ.setdefault("INLAY_BFLOAT16_UNITS", "0")
 os.environ["HF_HUB_OFFLINE"] = "1"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from inlay.config import validate
+from inlay.config import BadInput, validate
 from inlay.model import precision
 from inlay.train import blocks
 from inlay.train.config import TrainConfig
@@ -65,3 +65,6 @@ def test_the_environment_overrules_the_system(monkeypatch: pytest.MonkeyPatch) -
         code = "from inlay.model.precision import has_bfloat16_units as h; print(int(h()))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == told
+    monkeypatch.setenv(precision.VARIABLE, "yes")
+    with pytest.raises(BadInput, match="INLAY_BFLOAT16_UNITS is 'yes': give 1, 0"):
+        precision.has_bfloat16_units.__wrapped__()

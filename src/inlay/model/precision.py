@@ -7,6 +7,8 @@ from typing import Literal
 
 import torch
 
+from inlay.config import BadInput
+
 VARIABLE = "INLAY_BFLOAT16_UNITS"
 Precision = Literal["auto", "bfloat16", "float32"]
 
@@ -18,7 +20,9 @@ def has_bfloat16_units() -> bool:
     `INLAY_BFLOAT16_UNITS` (0 or 1) overrules what the system says: where that is wrong, and for comparing the two.
     """
     told = os.environ.get(VARIABLE, "")
-    if told in ("0", "1"):
+    if told:
+        if told not in ("0", "1"):
+            raise BadInput(f"the environment variable {VARIABLE} is '{told[:40]}': give 1, 0, or leave it out")
         return told == "1"
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
