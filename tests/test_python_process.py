@@ -55,6 +55,7 @@ def trap(tmp_path, monkeypatch):
         (folder / f"{name}.py").write_text(f"open({str(marks / name)!r}, 'w').close()\nraise SystemExit('trap')\n")
     monkeypatch.chdir(folder)
     monkeypatch.setenv(python_process.SAFE, "")  # `leave_folder` sets it: put back for the tests that follow
+    monkeypatch.setattr(python_process, "_started_safely", lambda: False)
     # As `python -m inlay` has it.
     monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
     return lambda: sorted(os.listdir(marks))

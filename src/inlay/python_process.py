@@ -64,7 +64,11 @@ def end_with_parent() -> None:
 def _is_folder(place: int, entry: str) -> bool:
     """Whether an entry of the path is the current folder, put there by `python -m`; who names it in PYTHONPATH means
     it."""
-    return place == 0 and not sys.flags.safe_path and os.path.isabs(entry) and entry == _started_in()
+    return place == 0 and not _started_safely() and os.path.isabs(entry) and entry == _started_in()
+
+
+def _started_safely() -> bool:
+    return bool(sys.flags.safe_path)
 
 
 def _started_in() -> str:
