@@ -161,6 +161,7 @@ def test_wandb_offline_goes_on_as_one_run(store: Path, tmp_path: Path) -> None:
 SAMPLED = {"kind": "samples", "every_steps": 4, "gaps": 2, "probes": 0}
 
 
+@pytest.mark.slow  # wandb's own process; beside all other tests its file once had no table yet when it was read
 @pytest.mark.usefixtures("offline")
 def test_wandb_gets_the_texts_of_samples_once(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
